@@ -1,0 +1,45 @@
+"""Every error that the product raises on purpose.
+
+    GiftError              base: one clear sentence, what is wrong, where, what to do
+    |-- SettingsError      a setting, a sequence file or a combination of both is wrong
+    |-- DataError          a data set, a class list, an image or a prompt is wrong
+    |-- StoreError         an object cannot be read, written or trusted
+    |-- Diverged           training produced numbers that no longer mean anything
+    `-- Refused            a check that a person asked for said no
+"""
+
+
+class GiftError(Exception):
+    """Base of the tree; its text is shown to the user as it is, without a traceback.
+
+    Example:
+        >>> raise DataError("digits: no file data/digits/train.parquet; run `make data`")
+    """
+
+    exit_code = 1
+
+
+class SettingsError(GiftError):
+    """A setting is unknown, out of its bounds, or does not fit the others."""
+
+    exit_code = 2
+
+
+class DataError(GiftError):
+    """A data set is missing, unreadable, or does not match its class list."""
+
+    exit_code = 2
+
+
+class StoreError(GiftError):
+    """A store cannot be reached, or an object in it is missing, torn or altered."""
+
+    exit_code = 2
+
+
+class Diverged(GiftError):  # noqa: N818 - the field's word for it
+    """Training left the numbers that mean something: a loss that is not finite."""
+
+
+class Refused(GiftError):  # noqa: N818 - a verdict, not a fault
+    """A gate said no; nothing was changed."""

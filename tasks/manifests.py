@@ -1,0 +1,205 @@
+"""Everything that crosses from one stage to another: small frozen records, written as JSON.
+
+A manifest is a stage's commit mark: it is written last, names every file of the output with its
+size and SHA-256, and holds no time, host or path of a machine, so equal inputs give equal bytes.
+"""
+
+import hashlib
+import json
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+Json = dict[str, Any]
+
+
+class Record(BaseModel):
+    """Base of what is read back from bytes: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class FileRef(Record):
+    """One immutable object of the store: its path below the store's root, size and digest."""
+
+    path: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    num_bytes: int = Field(ge=0)
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rsplit("/", 1)[-1]
+
+
+class Manifest(Record):
+    """What every stage's manifest holds; `stage` tells which of the classes below it is.
+
+    `key` is the digest of everything that decides the output (stage, revision, inputs, settings,
+    seed) and is known before the work starts; `digest` is the digest of the manifest itself.
+    """
+
+    REVISION: ClassVar[int] = 1
+    """Raise it when a stage's code changes what equal inputs give: old outputs are then redone."""
+
+    schema_version: int = SCHEMA_VERSION
+    stage: str
+    name: str
+    key: str = Field(pattern=r"^[0-9a-f]{64}$")
+    inputs: dict[str, str]
+    settings: Json
+    seed: int
+    versions: dict[str, str]
+    files: tuple[FileRef, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON: equal for equal content."""
+        return sha256_hex(canonical_json(self.model_dump(mode="json")))
+
+    @property
+    def directory(self) -> str:
+        """Where this stage's output lives below the store's root."""
+        return output_directory(self.stage, self.key)
+
+    def file(self, name: str) -> FileRef:
+        """The file with this last path part; KeyError when the manifest has none."""
+        for ref in self.files:
+            if ref.name == name:
+                return ref
+        raise KeyError(f"{self.stage} {self.key[:12]} has no file {name}")
+
+
+class ShardManifest(Manifest):
+    """One Parquet shard of replay pairs: pairs `start` to `start + num_pairs - 1` of a task."""
+
+    stage: Literal["synthesize-shard"] = "synthesize-shard"
+    start: int = Field(ge=0)
+    num_pairs: int = Field(ge=0)
+    num_rejected: int = Field(ge=0)
+
+
+class PairsManifest(Manifest):
+    """The replay pairs made before one task is learnt; `files` are the shards, in order."""
+
+    stage: Literal["synthesize"] = "synthesize"
+    task: str
+    generator: str
+    num_pairs: int = Field(ge=0)
+    num_rejected: int = Field(ge=0)
+    prompts_sha256: str
+
+
+class ModelManifest(Manifest):
+    """A model in open_clip's `local-dir:` form, and how its training went.
+
+    `task` is None for theta_0, else the task just learnt; `parent` is the digest of the manifest
+    of the model that it started from.
+    """
+
+    stage: Literal["pretrained", "finetune"]
+    architecture: str
+    parent: str | None
+    task: str | None
+    num_steps: int = Field(ge=0)
+
+
+class BlockDrift(Record):
+    """How far one block of parameters moved while a task was learnt.
+
+    `distance` is the L2 norm of the change, `relative` the same over the norm before,
+    `weighted` the root of sum(F * change^2) with the normalised Fisher diagonal F.
+    """
+
+    block: str
+    num_parameters: int
+    distance: float
+    relative: float
+    weighted: float
+
+
+class FisherManifest(Manifest):
+    """The Fisher diagonal of a new model on the replay pairs, with the drift by block."""
+
+    stage: Literal["estimate-fisher"] = "estimate-fisher"
+    model: str
+    pairs: str
+    drift: tuple[BlockDrift, ...]
+
+
+class Score(Record):
+    """Counts, hence exact: how many of a split's images a model recognised."""
+
+    data_set: str
+    split: str
+    num_correct: int = Field(ge=0)
+    num_images: int = Field(gt=0)
+
+    @property
+    def percent(self) -> float:
+        """Accuracy in percent."""
+        return 100.0 * self.num_correct / self.num_images
+
+
+class ScoresManifest(Manifest):
+    """One row of the accuracy matrix: a model on every task of the sequence and on the panel."""
+
+    stage: Literal["evaluate"] = "evaluate"
+    model: str
+    after_task: str | None
+    tasks: tuple[Score, ...]
+    panel: tuple[Score, ...]
+
+
+class SequenceManifest(Manifest):
+    """A whole run: every manifest of it by digest, and the metrics that follow from the rows."""
+
+    stage: Literal["report"] = "report"
+    method: str
+    tasks: tuple[str, ...]
+    models: tuple[str, ...]
+    pairs: tuple[str, ...]
+    fishers: tuple[str, ...]
+    scores: tuple[str, ...]
+    zero_shot: tuple[float, ...]
+    matrix: tuple[tuple[float, ...], ...]
+    panel: dict[str, tuple[float, ...]]
+    metrics: dict[str, float | None]
+
+
+class RunRecord(Record):
+    """How long an output took to make and where; kept beside the manifest, outside its digest."""
+
+    started: str
+    seconds: float
+    device: str
+    num_threads: int
+
+
+def sha256_hex(data: bytes) -> str:
+    """SHA-256 of bytes as 64 lower-case hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
+    """JSON with sorted keys and no spaces, ASCII only, so that equal values are equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def output_key(stage: str, revision: int, inputs: dict[str, str], settings: Json, seed: int) -> str:
+    """The name of an output before it exists: the digest of everything that decides it."""
+    decided_by = {
+        "schema_version": SCHEMA_VERSION,
+        "stage": stage,
+        "revision": revision,
+        "inputs": inputs,
+        "settings": settings,
+        "seed": seed,
+    }
+    return sha256_hex(canonical_json(decided_by))
+
+
+def output_directory(stage: str, key: str) -> str:
+    """Where the output of a stage with this key lives below the store's root."""
+    return f"outputs/{stage}/{key}"
