@@ -1,0 +1,117 @@
+"""The command `gift`: run a sequence, read its report, check its data. One more way to run flows.
+
+Exit codes: 0 done; 1 the work itself failed; 2 refused before any work, with one sentence.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from deployments.embedded import set_embedded_defaults
+from gift_core.errors import GiftError
+
+if TYPE_CHECKING:
+    from tasks.manifests import SequenceManifest
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__
+)
+data = typer.Typer(no_args_is_help=True, help="Look at data sets before work is spent on them.")
+app.add_typer(data, name="data")
+
+SequenceFile = Annotated[Path, typer.Argument(help="A sequence file, see deployments/sequences")]
+StoreUrl = Annotated[
+    str | None, typer.Option("--store", help="A folder or s3://bucket/prefix, over the file's")
+]
+
+
+@app.command()
+def run(
+    file: SequenceFile,
+    store: StoreUrl = None,
+    method: Annotated[
+        str | None, typer.Option(help="gift, finetune or l2, over the file's")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed, over the file's")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the sequence, over the file's")] = None,
+) -> None:
+    """Learn a sequence of tasks; stages whose output stands are found, not repeated."""
+    from flows.continual_sequence import continual_sequence
+    from flows.storage import sequence_store
+    from tasks.check import check_sequence
+    from tasks.report import report_address
+    from tasks.sequence import StoreSettings, load_sequence
+
+    overrides: dict[str, object] = {"method": method, "seed": seed, "name": name}
+    if store is not None:
+        overrides["store"] = StoreSettings(url=store)
+    sequence = load_sequence(file, **{k: v for k, v in overrides.items() if v is not None})
+    check_sequence(sequence, sequence_store(sequence.store))
+    result = continual_sequence(sequence=sequence)
+    show(result.manifest)
+    typer.echo(result.summary)
+    typer.echo(f"Report: {report_address(sequence_store(sequence.store), sequence.name)}")
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Argument(help="Name of a sequence that was run")],
+    store: StoreUrl = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the HTML report to this file as well")
+    ] = None,
+) -> None:
+    """Print the accuracy matrix and metrics of a sequence, and where its report is."""
+    from flows.storage import sequence_store
+    from tasks.report import load_sequence_manifest, render_report, report_address
+    from tasks.sequence import StoreSettings
+
+    objects = sequence_store(StoreSettings(url=store) if store else StoreSettings())
+    manifest = load_sequence_manifest(objects, name)
+    show(manifest)
+    if output is not None:
+        output.write_text(render_report(objects, manifest), encoding="utf-8")
+    typer.echo(f"Report: {output or report_address(objects, name)}")
+
+
+@data.command("check")
+def check_data(file: SequenceFile) -> None:
+    """Count images and classes of every data set of a sequence, with a digest of each split."""
+    from tasks.check import check_data_sets
+    from tasks.sequence import load_sequence
+
+    tasks, panel = check_data_sets(load_sequence(file))
+    for found in (*tasks, *panel):
+        counts = ", ".join(f"{split} {number}" for split, number in found.num_images.items())
+        digests = " ".join(f"{split}:{value[:12]}" for split, value in found.digests.items())
+        typer.echo(f"{found.name}: {len(found.class_names)} classes; {counts} images; {digests}")
+
+
+def show(manifest: "SequenceManifest") -> None:
+    """Print matrix and metrics."""
+    from deployments.tables import matrix_table, metrics_table
+
+    console = Console()
+    console.print(matrix_table(manifest))
+    console.print(metrics_table([manifest]))
+
+
+def main() -> NoReturn:
+    """Run the command; what is refused is one sentence on standard error."""
+    set_embedded_defaults()
+    try:
+        app()
+    except GiftError as error:
+        typer.echo(f"gift: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("gift: stopped; finished stages are kept, run it again to go on", err=True)
+        sys.exit(130)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

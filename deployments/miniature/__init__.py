@@ -1,0 +1,1 @@
+"""The embedded miniature world: drawn pictures, four tasks, a small CLIP, a small generator."""

@@ -1,0 +1,47 @@
+"""Accuracy matrices and metrics as tables for a terminal."""
+
+from rich.columns import Columns
+from rich.console import RenderableType
+from rich.table import Table
+
+from tasks.manifests import SequenceManifest
+
+SHOWN_METRICS = ("transfer", "average", "last", "learned", "forgetting")
+
+
+def matrix_table(manifest: SequenceManifest) -> Table:
+    """The accuracy matrix in percent, zero-shot row first; what was just learnt is bold."""
+    table = Table(title=f"{manifest.name} ({manifest.method})", title_justify="left")
+    table.add_column("percent after")
+    for name in (*manifest.tasks, *manifest.panel):
+        table.add_column(name, justify="right")
+    rows = [("zero-shot", manifest.zero_shot), *zip(manifest.tasks, manifest.matrix, strict=True)]
+    for number, (name, values) in enumerate(rows):
+        cells = [
+            f"[bold]{value:.1f}[/bold]" if column == number - 1 else f"{value:.1f}"
+            for column, value in enumerate(values)
+        ]
+        panel = [f"{values[number]:.1f}" for values in manifest.panel.values()]
+        table.add_row(name, *cells, *panel)
+    return table
+
+
+def metrics_table(manifests: list[SequenceManifest]) -> Table:
+    """One row a sequence: its metrics in percent."""
+    table = Table()
+    table.add_column("percent")
+    for name in SHOWN_METRICS:
+        table.add_column(name.capitalize(), justify="right")
+    for name in manifests[0].panel:
+        table.add_column(f"{name} after", justify="right")
+    for manifest in manifests:
+        metrics = [manifest.metrics[name] for name in SHOWN_METRICS]
+        panel = [values[-1] for values in manifest.panel.values()]
+        cells = ["-" if value is None else f"{value:.1f}" for value in (*metrics, *panel)]
+        table.add_row(manifest.name, *cells)
+    return table
+
+
+def side_by_side(manifests: list[SequenceManifest]) -> RenderableType:
+    """Matrices beside each other where the terminal is wide enough, else one below another."""
+    return Columns([matrix_table(manifest) for manifest in manifests], padding=(0, 3))

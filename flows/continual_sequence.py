@@ -1,0 +1,59 @@
+"""The whole method in one screen: a model learns a sequence of tasks and keeps what it knew."""
+
+from pathlib import Path
+from typing import Annotated
+
+from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
+from pydantic import Field
+
+from flows.dispatch import SequenceResult, stages_for
+from flows.storage import sequence_store
+from gift_core.errors import SettingsError
+from tasks.check import check_sequence
+from tasks.sequence import SequenceSettings, load_sequence
+
+SequenceFile = Annotated[
+    str | None, Field(description="A sequence file (YAML); read where no sequence is given below")
+]
+Sequence = Annotated[
+    SequenceSettings | None, Field(description="A sequence spelled out; it wins over the file")
+]
+
+
+def _name_of_run() -> str:
+    """The sequence's name, or its file's, so that a run is found by what it learns."""
+    sequence, file = flow_run.parameters.get("sequence"), flow_run.parameters.get("file")
+    if isinstance(sequence, SequenceSettings):
+        return sequence.name
+    return Path(str(file)).stem
+
+
+@flow(name="gift", flow_run_name=_name_of_run, persist_result=False)
+def continual_sequence(file: SequenceFile = None, sequence: Sequence = None) -> SequenceResult:
+    """Learn the tasks of a sequence one after the other (docs/method.md).
+
+    Every refusal comes before any work; a stage whose output stands is found, not repeated.
+    """
+    settings = _settings(file, sequence)
+    plan = check_sequence(settings, sequence_store(settings.store))
+    stage = stages_for(plan)  # each a run of its own, skipped when its output stands
+    model = stage.pretrained()  # theta_0
+    stage.evaluate(model)  # the zero-shot row
+    for task in plan.tasks:
+        pairs = stage.synthesize(task)  # what was known before, as pictures and prompts
+        learnt = stage.finetune(task, model, pairs)  # teacher = anchor = theta_{t-1}
+        stage.estimate_fisher(learnt, model, pairs)  # what matters now, and what moved
+        stage.evaluate(learnt)  # the row after this task
+        model = learnt
+    result = stage.report()
+    get_run_logger().info(result.summary)
+    return result
+
+
+def _settings(file: str | None, sequence: SequenceSettings | None) -> SequenceSettings:
+    if sequence is not None:
+        return sequence
+    if file is None:
+        raise SettingsError("neither file nor sequence is given; name a file or spell a sequence")
+    return load_sequence(Path(file))

@@ -1,0 +1,124 @@
+"""The stages of one run of a plan, and the tally of what was computed and what was found."""
+
+from typing import TypeVar
+
+from flows import stages
+from gift_core.settings import Settings
+from tasks.check import Plan, PlannedTask
+from tasks.manifests import (
+    FisherManifest,
+    Manifest,
+    ModelManifest,
+    PairsManifest,
+    ScoresManifest,
+    SequenceManifest,
+)
+from tasks.store.outputs import Produced
+from tasks.synthesize import plan_pairs
+
+M = TypeVar("M", bound=Manifest)
+
+
+class SequenceResult(Settings):
+    """What a run of a sequence leaves: its manifest, and how much of it had to be computed."""
+
+    manifest: SequenceManifest
+    num_computed: int
+    num_reused: int
+
+    @property
+    def summary(self) -> str:
+        """One sentence that says how much was computed."""
+        found = f"{self.num_reused} found in the store"
+        if self.num_computed == 0:
+            return f"{self.manifest.name}: nothing to recompute, all {found}"
+        return f"{self.manifest.name}: {self.num_computed} stage outputs computed, {found}"
+
+
+class Stages:
+    """The stages of one run, each bound to the plan; everything they give is remembered."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._store = plan.sequence.store
+        self._produced: list[Produced[Manifest]] = []
+
+    def pretrained(self) -> ModelManifest:
+        """theta_0."""
+        return self._keep(
+            stages.pretrained(self._store, self._plan.sequence.model, self._plan.model_identity)
+        )
+
+    def synthesize(self, task: PlannedTask) -> PairsManifest | None:
+        """Replay pairs of what was known before `task`; None where the method needs none."""
+        plan, sequence = self._plan, self._plan.sequence
+        if plan.generator_identity is None:
+            return None
+        pairs = plan_pairs(
+            task.name,
+            task.index,
+            plan.prompt_pool(task),
+            sequence.synthesis,
+            plan.generator_identity,
+            sequence.seed,
+        )
+        return self._keep(stages.synthesize(self._store, pairs))
+
+    def finetune(
+        self, task: PlannedTask, parent: ModelManifest, pairs: PairsManifest | None
+    ) -> ModelManifest:
+        """The model after `task`."""
+        return self._keep(
+            stages.finetune(self._store, task, self._plan.sequence.seed, parent, pairs)
+        )
+
+    def estimate_fisher(
+        self, model: ModelManifest, parent: ModelManifest, pairs: PairsManifest | None
+    ) -> FisherManifest | None:
+        """Fisher diagonal and drift of a new model; None where there are no pairs to ask."""
+        if pairs is None:
+            return None
+        sequence = self._plan.sequence
+        return self._keep(
+            stages.estimate_fisher(
+                self._store, model, parent, pairs, sequence.objective, sequence.fisher
+            )
+        )
+
+    def evaluate(self, model: ModelManifest) -> ScoresManifest:
+        """One row of the accuracy matrix."""
+        plan = self._plan
+        data_sets = tuple(plan.tasks), tuple(plan.panel)
+        return self._keep(
+            stages.evaluate(self._store, model, *data_sets, plan.sequence.evaluation)
+        )
+
+    def report(self) -> SequenceResult:
+        """The report over everything that this run produced."""
+        manifest = self._keep(
+            stages.report(
+                self._plan.sequence,
+                self._all(ModelManifest),
+                self._all(PairsManifest),
+                self._all(FisherManifest),
+                self._all(ScoresManifest),
+            )
+        )
+        num_reused = sum(produced.reused for produced in self._produced)
+        return SequenceResult(
+            manifest=manifest,
+            num_computed=len(self._produced) - num_reused,
+            num_reused=num_reused,
+        )
+
+    def _keep(self, produced: Produced[M]) -> M:
+        self._produced.append(produced)
+        return produced.manifest
+
+    def _all(self, kind: type[M]) -> tuple[M, ...]:
+        return tuple(p.manifest for p in self._produced if isinstance(p.manifest, kind))
+
+
+def stages_for(plan: Plan) -> Stages:
+    """The stages of a plan, run in the flow's own process."""
+    return Stages(plan)

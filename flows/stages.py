@@ -1,0 +1,106 @@
+"""Each stage as a flow of its own over its Prefect tasks: seen, named and deployed alone.
+
+A stage takes settings and manifests, nothing large and nothing secret, and returns what it
+committed or found; what a person looks at is published either way.
+"""
+
+from prefect import flow
+
+from flows.storage import sequence_store
+from gift_core.objective import Objective
+from tasks import artifacts
+from tasks.check import PlannedDataSet, PlannedTask
+from tasks.estimate_fisher import fisher_of_model
+from tasks.evaluate import evaluate as score_model
+from tasks.finetune import finetune as learn_task
+from tasks.manifests import (
+    FisherManifest,
+    ModelManifest,
+    PairsManifest,
+    ScoresManifest,
+    SequenceManifest,
+)
+from tasks.models.encoders import ModelSettings
+from tasks.pretrained import take_pretrained
+from tasks.report import report as write_report
+from tasks.sequence import EvaluationSettings, FisherSettings, SequenceSettings, StoreSettings
+from tasks.store.outputs import Produced
+from tasks.synthesize import LazyGenerator, PairsPlan, commit_pairs, generate_shard
+
+
+@flow(name="pretrained", flow_run_name="pretrained", persist_result=False)
+def pretrained(
+    store: StoreSettings, model: ModelSettings, identity: str
+) -> Produced[ModelManifest]:
+    """Take theta_0 into the store."""
+    return take_pretrained(sequence_store(store), model, identity)
+
+
+@flow(name="synthesize", flow_run_name="synthesize-{plan.task}", persist_result=False)
+def synthesize(store: StoreSettings, plan: PairsPlan) -> Produced[PairsManifest]:
+    """Make the replay pairs of a task, shard by shard."""
+    objects = sequence_store(store)
+    generator = LazyGenerator(plan.settings)
+    shards = [generate_shard(objects, plan, start, generator).manifest for start in plan.starts]
+    produced = commit_pairs(objects, plan, shards)
+    artifacts.publish_pairs(objects, produced.manifest)
+    return produced
+
+
+@flow(name="finetune", flow_run_name="finetune-{planned.name}", persist_result=False)
+def finetune(
+    store: StoreSettings,
+    planned: PlannedTask,
+    seed: int,
+    parent: ModelManifest,
+    pairs: PairsManifest | None,
+) -> Produced[ModelManifest]:
+    """Learn a task on top of its parent."""
+    objects = sequence_store(store)
+    produced = learn_task(objects, planned, seed, parent, pairs)
+    artifacts.publish_model(objects, produced.manifest)
+    return produced
+
+
+@flow(name="estimate-fisher", flow_run_name="estimate-fisher-{model.name}", persist_result=False)
+def estimate_fisher(
+    store: StoreSettings,
+    model: ModelManifest,
+    parent: ModelManifest,
+    pairs: PairsManifest,
+    objective: Objective,
+    settings: FisherSettings,
+) -> Produced[FisherManifest]:
+    """Fisher diagonal and drift of a new model."""
+    produced = fisher_of_model(sequence_store(store), model, parent, pairs, objective, settings)
+    artifacts.publish_fisher(produced.manifest)
+    return produced
+
+
+@flow(name="evaluate", flow_run_name="evaluate-after-{model.name}", persist_result=False)
+def evaluate(
+    store: StoreSettings,
+    model: ModelManifest,
+    tasks: tuple[PlannedDataSet, ...],
+    panel: tuple[PlannedDataSet, ...],
+    settings: EvaluationSettings,
+) -> Produced[ScoresManifest]:
+    """One row of the accuracy matrix."""
+    produced = score_model(sequence_store(store), model, tasks, panel, settings)
+    artifacts.publish_scores(produced.manifest)
+    return produced
+
+
+@flow(name="report", flow_run_name="report-{sequence.name}", persist_result=False)
+def report(
+    sequence: SequenceSettings,
+    models: tuple[ModelManifest, ...],
+    pairs: tuple[PairsManifest, ...],
+    fishers: tuple[FisherManifest, ...],
+    scores: tuple[ScoresManifest, ...],
+) -> Produced[SequenceManifest]:
+    """Matrix, metrics and the HTML report of a whole sequence."""
+    objects = sequence_store(sequence.store)
+    produced = write_report(objects, sequence, models, pairs, fishers, scores)
+    artifacts.publish_sequence(objects, produced.manifest)
+    return produced

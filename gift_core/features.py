@@ -1,0 +1,93 @@
+"""The two towers: images and texts as unit vectors, and how similar they are.
+
+Shapes: B images or pairs, K classes or prompts, D features, C x H x W an image's channels, height
+and width, L tokens of a text.
+"""
+
+# ruff: noqa: N815 - fields that are tensors name their shape
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from torch import Tensor
+from torch.nn import Parameter
+from torch.nn.functional import normalize as unit_vectors
+
+
+class DualEncoder(Protocol):
+    """What the method asks of a model: two encoders, a scale, and torch's own module methods.
+
+    `open_clip.model.CLIP` is one; so is any `torch.nn.Module` with the first three members. The
+    last three are `torch.nn.Module`'s, named here so that a caller's types need no intersection.
+    """
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """Log of the factor of cosine similarities, scalar; frozen by the method."""
+
+    def encode_image(self, image: Tensor, normalize: bool = False) -> Tensor:
+        """Features (B, D) of images (B, C, H, W)."""
+
+    def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor:
+        """Features (B, D) of token numbers (B, L)."""
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """As in `torch.nn.Module`."""
+
+    def train(self, mode: bool = True) -> Self:
+        """As in `torch.nn.Module`."""
+
+    def eval(self) -> Self:
+        """As in `torch.nn.Module`."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairFeatures:
+    """Unit vectors of B images and of their prompts: row i of both belongs to pair i."""
+
+    image_features_BD: Tensor
+    text_features_BD: Tensor
+
+
+def encode_images(model: DualEncoder, images_BCHW: Tensor) -> Tensor:
+    """Encode images (B, C, H, W), preprocessed for the model, as unit vectors (B, D).
+
+    The dtype is the model's. Source: docs/method.md, One step.
+    """
+    return unit_vectors(model.encode_image(images_BCHW), dim=-1)
+
+
+def encode_texts(model: DualEncoder, tokens_BL: Tensor) -> Tensor:
+    """Encode token numbers (B, L), int64, as unit vectors (B, D).
+
+    The dtype is the model's. Source: docs/method.md, One step.
+    """
+    return unit_vectors(model.encode_text(tokens_BL), dim=-1)
+
+
+def similarity(a_BD: Tensor, b_KD: Tensor, scale: Tensor | float) -> Tensor:
+    """Compute logits (B, K): `scale` times the cosine of each row of `a_BD` and of `b_KD`.
+
+    Both are unit vectors; `scale` is exp(logit_scale), no unit. Source: docs/method.md steps 1, 2.
+    """
+    return scale * a_BD @ b_KD.T
+
+
+def trainable_parameters(model: DualEncoder) -> dict[str, Parameter]:
+    """Collect every parameter that requires a gradient, by name, in the model's order.
+
+    Never `logit_scale`, which the method freezes. Source: docs/method.md, One step.
+    """
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter is not model.logit_scale
+    }
+
+
+def freeze_logit_scale_(model: DualEncoder) -> None:
+    """Stop training the model's logit_scale. Source: docs/method.md, One step."""
+    model.logit_scale.requires_grad_(False)

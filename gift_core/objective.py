@@ -1,0 +1,95 @@
+"""The weighted whole: which losses train a model, how strongly, and in which released form."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from gift_core.alignment import Alignment
+from gift_core.consolidation import Consolidation
+from gift_core.distillation import Distillation
+from gift_core.errors import SettingsError
+from gift_core.settings import Settings
+
+Method = Literal["gift", "finetune", "l2"]
+"""gift: the method; finetune: the task loss alone; l2: task loss and plain pull to the anchor."""
+
+
+class Objective(Settings):
+    """task loss + distillation + alignment + consolidation, each with its weight."""
+
+    distillation: Distillation = Field(
+        default=Distillation(),
+        description="Imitate the teacher on replay pairs (paper: weight 1, temperature 2)",
+    )
+    alignment: Alignment = Field(
+        default=Alignment(),
+        description="Match replay images to their prompts (paper: weight 0.25)",
+    )
+    consolidation: Consolidation = Field(
+        default=Consolidation(),
+        description="Hold the weights near those before the task (paper: adaptive, weight 1)",
+    )
+    label_smoothing: float = Field(
+        default=0.2,
+        ge=0.0,
+        lt=1.0,
+        description="Share of the task loss's target spread evenly over all classes of the task, "
+        "from 0 to 1 (paper: 0.2)",
+    )
+    released: Literal["corrected", "as-published"] = Field(
+        default="corrected",
+        description="corrected: every term counts once; as-published: replay terms and "
+        "consolidation count twice, as in the released code before 2025-06-15 (paper: probably "
+        "as-published)",
+    )
+
+    @model_validator(mode="after")
+    def _adaptive_needs_a_replay_loss(self) -> Self:
+        """Refuse an adaptive pull without the replay losses that give its Fisher information."""
+        if self.is_adaptive and not self.has_replay_loss:
+            raise ValueError(
+                "objective: adaptive consolidation has no Fisher information when the weights of "
+                "distillation and alignment are both 0; give one of them a weight, or set "
+                "consolidation.kind to l2 or consolidation.weight to 0"
+            )
+        return self
+
+    @property
+    def has_replay_loss(self) -> bool:
+        """Whether distillation or alignment counts at all."""
+        return self.distillation.weight > 0.0 or self.alignment.weight > 0.0
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether consolidation is on and wants the Fisher information of every step."""
+        return self.consolidation.kind == "adaptive" and self.consolidation.weight > 0.0
+
+    @property
+    def uses_replay(self) -> bool:
+        """Whether a step needs replay pairs."""
+        return self.has_replay_loss or self.is_adaptive
+
+    @property
+    def repeats(self) -> float:
+        """How often replay losses and consolidation count in the gradient applied: 1 or 2."""
+        return 2.0 if self.released == "as-published" else 1.0
+
+    def for_method(self, method: Method) -> "Objective":
+        """Reduce the objective to a baseline; `gift` leaves it as it is.
+
+        finetune: all three weights 0; l2: no replay losses, consolidation of kind l2 with its
+        weight kept. Raises SettingsError for another name.
+        """
+        if method == "gift":
+            return self
+        no_replay = {
+            "distillation": self.distillation.model_copy(update={"weight": 0.0}),
+            "alignment": self.alignment.model_copy(update={"weight": 0.0}),
+        }
+        if method == "finetune":
+            off = self.consolidation.model_copy(update={"weight": 0.0})
+            return self.model_copy(update=no_replay | {"consolidation": off})
+        if method == "l2":
+            plain = self.consolidation.model_copy(update={"kind": "l2"})
+            return self.model_copy(update=no_replay | {"consolidation": plain})
+        raise SettingsError(f"method: there is no {method!r}; choose gift, finetune or l2")

@@ -1,0 +1,161 @@
+"""Refuse before any work is spent: everything that can be wrong is looked at here.
+
+What is found on the way (class lists, digests of the data, the prompt pools) becomes the plan that
+the stages work from.
+"""
+
+from pydantic import Field
+
+from gift_core.errors import DataError, SettingsError
+from gift_core.prompts import format_prompt, prompt_pool
+from gift_core.settings import Settings
+from gift_core.training import FinetuneSettings
+from tasks.data.sources import DataSource, Split
+from tasks.models.encoders import check_model
+from tasks.sequence import DataSetSettings, SequenceSettings
+from tasks.store.objects import ObjectStore
+
+
+class PlannedDataSet(Settings):
+    """A data set that was found, with its class list settled and its content named by digests."""
+
+    name: str
+    data: DataSource
+    class_names: tuple[str, ...]
+    templates: tuple[str, ...]
+    digests: dict[str, str] = Field(description="SHA-256 of each split's content")
+    num_images: dict[str, int] = Field(description="Images of each split")
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The training and generation prompt of each class: the first template."""
+        return tuple(format_prompt(self.templates[0], name) for name in self.class_names)
+
+
+class PlannedTask(PlannedDataSet):
+    """A task of the sequence; `index` counts from 1."""
+
+    index: int
+    finetune: FinetuneSettings
+
+
+class Plan(Settings):
+    """A sequence that may start: every input was seen."""
+
+    sequence: SequenceSettings
+    model_identity: str
+    generator_identity: str | None
+    pretraining_prompts: tuple[str, ...]
+    tasks: tuple[PlannedTask, ...]
+    panel: tuple[PlannedDataSet, ...]
+
+    @property
+    def replays(self) -> bool:
+        """Whether the method needs replay pairs."""
+        return self.generator_identity is not None
+
+    def prompt_pool(self, task: PlannedTask) -> tuple[str, ...]:
+        """What was known before this task, as prompts (docs/method.md, synthetic pairs)."""
+        earlier = (known.prompts for known in self.tasks[: task.index - 1])
+        return prompt_pool(self.pretraining_prompts, *earlier)
+
+
+def check_sequence(sequence: SequenceSettings, store: ObjectStore) -> Plan:
+    """Look at every input of a sequence and settle the plan, or refuse it with one sentence.
+
+    Raises SettingsError, DataError or StoreError (exit code 2); nothing is written but a probe
+    that is removed again.
+    """
+    store.check()
+    replays = sequence.objective.uses_replay
+    model_identity = check_model(sequence.model)
+    generator_identity = sequence.synthesis.generator.check() if replays else None
+    prompts = pretraining_prompts(sequence) if replays else ()
+    tasks, panel = check_data_sets(sequence)
+    return Plan(
+        sequence=sequence,
+        model_identity=model_identity,
+        generator_identity=generator_identity,
+        pretraining_prompts=prompts,
+        tasks=tuple(
+            PlannedTask(
+                **dict(planned), index=number, finetune=sequence.finetune_settings(settings)
+            )
+            for number, (planned, settings) in enumerate(
+                zip(tasks, sequence.tasks, strict=True), start=1
+            )
+        ),
+        panel=panel,
+    )
+
+
+def check_data_sets(
+    sequence: SequenceSettings,
+) -> tuple[tuple[PlannedDataSet, ...], tuple[PlannedDataSet, ...]]:
+    """Look at the data of every task and of the panel; DataError with one sentence."""
+    split = sequence.evaluation.split
+    tasks = tuple(
+        _check_data_set(f"tasks.{number}", task, ("train", split))
+        for number, task in enumerate(sequence.tasks)
+    )
+    panel = tuple(
+        _check_data_set(f"panel.{number}", entry, (split,))
+        for number, entry in enumerate(sequence.panel)
+    )
+    return tasks, panel
+
+
+def pretraining_prompts(sequence: SequenceSettings) -> tuple[str, ...]:
+    """The prompts of the pretraining proxy; open_clip's list stands behind `imagenet`."""
+    names = sequence.pretraining.class_names
+    if names == "imagenet":
+        from open_clip import IMAGENET_CLASSNAMES
+
+        names = tuple(IMAGENET_CLASSNAMES)
+    if not names:
+        raise SettingsError("pretraining.class_names: the list is empty; name at least one class")
+    return tuple(format_prompt(sequence.pretraining.template, name) for name in names)
+
+
+def _check_data_set(
+    where: str, settings: DataSetSettings, splits: tuple[str, ...]
+) -> PlannedDataSet:
+    where = f"{where} ({settings.name})"
+    opened: dict[str, Split] = {}
+    for name in splits:
+        try:
+            opened[name] = settings.data.open_split(name)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
+        if not len(opened[name]):
+            raise DataError(f"{where}: the {name} split has no images")
+    class_names = settings.class_names or opened[splits[0]].class_names
+    if not class_names:
+        raise DataError(f"{where}: the data set names no classes; set class_names")
+    for name, split in opened.items():
+        _check_labels(where, name, split, class_names)
+    return PlannedDataSet(
+        name=settings.name,
+        data=settings.data,
+        class_names=class_names,
+        templates=settings.templates,
+        digests={name: split.digest for name, split in opened.items()},
+        num_images={name: len(split) for name, split in opened.items()},
+    )
+
+
+def _check_labels(where: str, name: str, split: Split, class_names: tuple[str, ...]) -> None:
+    repeated = sorted({label for label in class_names if class_names.count(label) > 1})
+    if repeated:
+        raise DataError(f"{where}: class_names holds {repeated[0]!r} more than once")
+    if split.class_names is not None and len(split.class_names) != len(class_names):
+        raise DataError(
+            f"{where}: {len(class_names)} class names for the {len(split.class_names)} classes "
+            f"of the {name} split"
+        )
+    lowest, highest = int(split.labels_N.min()), int(split.labels_N.max())
+    if lowest < 0 or highest >= len(class_names):
+        raise DataError(
+            f"{where}: the {name} split has label {lowest if lowest < 0 else highest}, "
+            f"but the {len(class_names)} class names allow 0 to {len(class_names) - 1}"
+        )

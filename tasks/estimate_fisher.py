@@ -1,0 +1,83 @@
+"""Stage estimate-fisher: what the replay pairs say matters in a new model, and what moved."""
+
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import prefect
+import torch
+from prefect.cache_policies import NO_CACHE
+
+from gift_core.fisher import block_drift, estimate_fisher
+from gift_core.objective import Objective
+from tasks.manifests import BlockDrift, FisherManifest, ModelManifest, PairsManifest, output_key
+from tasks.models.encoders import Encoder, best_device
+from tasks.progress import Progress
+from tasks.replay import open_frozen, open_model, replay_set
+from tasks.sequence import FisherSettings
+from tasks.store.checkpoints import save_tensors
+from tasks.store.objects import ObjectStore
+from tasks.store.outputs import Produced, library_versions, produce
+
+FISHER = "fisher.safetensors"
+
+
+@prefect.task(
+    name="estimate-fisher",
+    task_run_name="estimate-fisher-{model.name}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def fisher_of_model(
+    store: ObjectStore,
+    model: ModelManifest,
+    parent: ModelManifest,
+    pairs: PairsManifest,
+    objective: Objective,
+    settings: FisherSettings,
+) -> Produced[FisherManifest]:
+    """Diagonal Fisher of the new model on the replay pairs (docs/method.md step 5), and the drift
+    of each block against its parent, plain and weighted by it."""
+    inputs = {"model": model.digest, "parent": parent.digest, "pairs": pairs.digest}
+    decided = {
+        "fisher": settings.model_dump(mode="json"),
+        "objective": objective.model_dump(mode="json"),
+    }
+    manifest = FisherManifest(
+        name=model.name,
+        key=output_key("estimate-fisher", FisherManifest.REVISION, inputs, decided, 0),
+        inputs=inputs,
+        settings=decided,
+        seed=0,
+        versions=library_versions(),
+        model=model.digest,
+        pairs=pairs.digest,
+        drift=(),
+    )
+
+    def make(directory: Path) -> FisherManifest:
+        teacher = open_frozen(store, parent, best_device())
+        with TemporaryDirectory(prefix="gift-") as folder:
+            student = open_model(store, model, Path(folder), best_device())
+        student.model.eval()
+        replay = replay_set(store, pairs, teacher)
+        batches = list(replay.batches_once(settings.batch_size))
+        with Progress(f"Fisher diagonal of {model.name}", len(batches), "batches") as progress:
+
+            def counted():
+                for batch in batches:
+                    yield batch
+                    progress.advance()
+
+            fisher = estimate_fisher(student.model, counted(), objective)
+        save_tensors(directory / FISHER, fisher, {"model": model.digest, "pairs": pairs.digest})
+        drift = block_drift(_parameters(teacher), _parameters(student), fisher)
+        return manifest.model_copy(
+            update={"drift": tuple(BlockDrift(**asdict(block)) for block in drift)}
+        )
+
+    return produce(store, manifest, make)
+
+
+def _parameters(encoder: Encoder) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach() for name, parameter in encoder.model.named_parameters()}

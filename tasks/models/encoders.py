@@ -1,0 +1,205 @@
+"""open_clip models: which one, loading it, and keeping it in open_clip's own `local-dir:` form."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import open_clip
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor, nn
+from torchvision.transforms import Compose, Normalize
+from torchvision.transforms.functional import pil_to_tensor
+
+from gift_core.errors import SettingsError, StoreError
+from gift_core.features import freeze_logit_scale_
+from gift_core.settings import Settings
+from tasks.digests import digest_of_files, sha256_of_file
+from tasks.store.checkpoints import save_tensors
+
+CONFIG = "open_clip_config.json"
+WEIGHTS = "open_clip_model.safetensors"
+LOCAL_DIR = "local-dir:"
+HUB = "hf-hub:"
+
+logger = logging.getLogger(__name__)
+
+
+class ModelSettings(Settings):
+    """The pretrained model that a sequence starts from, as open_clip names it."""
+
+    architecture: str = Field(
+        min_length=1,
+        description="An open_clip model name (ViT-B-16), local-dir:FOLDER or hf-hub:ORG/REPO "
+        "(paper: ViT-B-16)",
+    )
+    pretrained: str | None = Field(
+        default=None,
+        description="An open_clip pretrained tag (openai) or a weights file; "
+        "not used with local-dir: and hf-hub:",
+    )
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A model with everything that turns pictures and words into its inputs.
+
+    `crop` (deterministic) and `augment` (random, torch's generator) take a PIL image in RGB and
+    give a uint8 tensor (3, H, W); `normalise` takes a batch of those to what the model sees.
+    """
+
+    model: nn.Module
+    tokenize: Callable[[Sequence[str]], Tensor]
+    crop: Callable[[Image.Image], Tensor]
+    augment: Callable[[Image.Image], Tensor]
+    mean_C11: Tensor
+    std_C11: Tensor
+    device: torch.device
+
+    def normalise(self, images_BCHW: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W) on any device to normalised fp32 on the model's device."""
+        scaled_BCHW = images_BCHW.to(self.device).float() / 255.0
+        return (scaled_BCHW - self.mean_C11) / self.std_C11
+
+
+def best_device() -> torch.device:
+    """The first CUDA device where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def check_model(settings: ModelSettings) -> str:
+    """Say what the model is (a digest for local files), or refuse it with SettingsError.
+
+    Nothing is downloaded: a tag that open_clip knows counts as there.
+    """
+    name = settings.architecture
+    if name.startswith(LOCAL_DIR):
+        return _check_local_dir(Path(name.removeprefix(LOCAL_DIR)))
+    if name.startswith(HUB):
+        return name
+    if name not in open_clip.list_models():
+        raise SettingsError(
+            f"model.architecture: open_clip knows no model {name!r}; "
+            "`python -c 'import open_clip; print(open_clip.list_models())'` lists the names"
+        )
+    if settings.pretrained is None:
+        raise SettingsError(
+            f"model.pretrained: {name} needs a pretrained tag or a weights file, "
+            f"for example one of {_shown_tags(name)}"
+        )
+    if Path(settings.pretrained).is_file():
+        return f"{name}:{sha256_of_file(Path(settings.pretrained))}"
+    if open_clip.get_pretrained_cfg(name, settings.pretrained):
+        return f"{name}:{settings.pretrained}"
+    raise SettingsError(
+        f"model.pretrained: {settings.pretrained!r} is neither a file nor a tag of {name}; "
+        f"tags: {_shown_tags(name)}"
+    )
+
+
+def _check_local_dir(folder: Path) -> str:
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise SettingsError(
+                f"model.architecture: {folder} holds no {name}, "
+                "so it is not a model in open_clip's local-dir form"
+            )
+    return digest_of_files(folder)
+
+
+def _shown_tags(name: str) -> str:
+    return ", ".join(open_clip.list_pretrained_tags_by_model(name)[:6]) or "none"
+
+
+def load_encoder(folder: Path, device: torch.device) -> Encoder:
+    """Load a model kept by `export_pretrained` or `export_tuned`; StoreError when it cannot be."""
+    try:
+        return _load(f"{LOCAL_DIR}{folder}", None, device)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise StoreError(f"{folder}: not a model that open_clip can load ({error})") from error
+
+
+def export_pretrained(settings: ModelSettings, folder: Path) -> None:
+    """Write theta_0 to `folder` in `local-dir:` form, fp32; SettingsError when it cannot be had."""
+    try:
+        encoder = _load(settings.architecture, settings.pretrained, torch.device("cpu"))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise SettingsError(
+            f"model: open_clip could not load {settings.architecture} "
+            f"({settings.pretrained or 'its own weights'}): {' '.join(str(error).split())}"
+        ) from error
+    if settings.architecture.startswith(LOCAL_DIR):
+        _copy_all_but_weights(Path(settings.architecture.removeprefix(LOCAL_DIR)), folder)
+    else:
+        _write_config(settings.architecture, encoder.model, folder)
+    _write_weights(encoder.model, folder)
+
+
+def export_tuned(model: nn.Module, parent_folder: Path, folder: Path) -> None:
+    """Write a fine-tuned model to `folder`: its weights, all else from its parent's folder."""
+    _copy_all_but_weights(parent_folder, folder)
+    _write_weights(model, folder)
+
+
+def _load(name: str, pretrained: str | None, device: torch.device) -> Encoder:
+    model, augmentation, preprocessing = open_clip.create_model_and_transforms(
+        name, pretrained=pretrained, device=device, precision="fp32"
+    )
+    freeze_logit_scale_(model)
+    crop, normalisation = _without_normalisation(preprocessing)
+    augment, _ = _without_normalisation(augmentation)
+    tokenizer = open_clip.get_tokenizer(name)
+
+    def tokenize(texts: Sequence[str]) -> Tensor:
+        return torch.as_tensor(tokenizer(list(texts)))
+
+    return Encoder(
+        model=model,
+        tokenize=tokenize,
+        crop=crop,
+        augment=augment,
+        mean_C11=torch.tensor(normalisation.mean, device=device).view(-1, 1, 1),
+        std_C11=torch.tensor(normalisation.std, device=device).view(-1, 1, 1),
+        device=device,
+    )
+
+
+def _without_normalisation(
+    transform: Compose,
+) -> tuple[Callable[[Image.Image], Tensor], Normalize]:
+    """Cut "to float tensor, normalise" off: bytes are kept and moved, floats made on the device."""
+    *geometry, _to_tensor, normalisation = transform.transforms
+    if not isinstance(normalisation, Normalize):
+        raise SettingsError(f"model: its preprocessing ends in {normalisation}, not Normalize")
+    crop = Compose(geometry)
+
+    def to_bytes(image: Image.Image) -> Tensor:
+        return pil_to_tensor(crop(image))
+
+    return to_bytes, normalisation
+
+
+def _copy_all_but_weights(source: Path, folder: Path) -> None:
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path.suffix not in {".safetensors", ".bin", ".pth"}:
+            shutil.copyfile(path, folder / path.name)
+
+
+def _write_config(name: str, model: nn.Module, folder: Path) -> None:
+    """open_clip's own config of a named model; a Hugging Face tokenizer is kept beside it."""
+    config = {
+        "model_cfg": open_clip.get_model_config(name),
+        "preprocess_cfg": dict(model.visual.preprocess_cfg),
+    }
+    tokenizer = open_clip.get_tokenizer(name)
+    if isinstance(tokenizer, open_clip.tokenizer.HFTokenizer):
+        tokenizer.save_pretrained(folder)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _write_weights(model: nn.Module, folder: Path) -> None:
+    save_tensors(folder / WEIGHTS, model.state_dict(), {"format": "pt"})

@@ -1,0 +1,205 @@
+"""Everything that a user can set for a sequence, and how it is read from a YAML file.
+
+The same models stand behind the YAML file, the command line and Prefect's run form. Each default
+is the paper's (docs/method.md) or says why not.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from gift_core.errors import SettingsError
+from gift_core.objective import Method, Objective
+from gift_core.prompts import format_prompt
+from gift_core.settings import Settings
+from gift_core.training import FinetuneSettings
+from tasks.data.sources import DataSource
+from tasks.models.encoders import ModelSettings
+from tasks.models.generators import GeneratorSettings
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+
+
+def _checked_template(template: str) -> str:
+    try:
+        format_prompt(template, "class")
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
+    return template
+
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+ClassName = Annotated[str, Field(min_length=1, max_length=200)]
+Template = Annotated[str, Field(max_length=200), AfterValidator(_checked_template)]
+
+
+class DataSetSettings(Settings):
+    """A labelled data set with the words that name its classes."""
+
+    name: Name = Field(description="Short name: lower-case letters, digits, - and _")
+    data: DataSource = Field(description="Where the images and labels are")
+    class_names: tuple[ClassName, ...] | None = Field(
+        default=None, description="Class names in label order; empty: the names in the data set"
+    )
+    templates: tuple[Template, ...] = Field(
+        default=("a photo of a {}.",),
+        min_length=1,
+        description="Prompt templates with one {}: all are averaged for evaluation, "
+        "the first one is the training and generation prompt",
+    )
+
+
+class TaskSettings(DataSetSettings):
+    """One task of the sequence."""
+
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="Peak learning rate of this task; empty: the sequence's "
+        "(paper: 1e-5, but 5e-5 for Aircraft and MNIST)",
+    )
+
+
+class PretrainingSettings(Settings):
+    """What stands for the pretraining data in the prompt pool."""
+
+    class_names: Literal["imagenet"] | tuple[ClassName, ...] = Field(
+        default="imagenet",
+        description="Class names of the pretraining proxy; imagenet: open_clip's 1000 names (paper)",
+    )
+    template: Template = Field(
+        default="a photo of a {}.", description="Prompt template with one {} (paper's default)"
+    )
+
+
+class SynthesisSettings(Settings):
+    """How the replay pairs of a task are made."""
+
+    generator: GeneratorSettings = Field(
+        default=GeneratorSettings(), description="The text-to-image model"
+    )
+    num_pairs: int = Field(default=1000, ge=1, description="Replay pairs a task (paper: 1000)")
+    pairs_per_shard: int = Field(
+        default=500, ge=1, description="Replay pairs in one Parquet shard; each shard is kept alone"
+    )
+
+
+class FisherSettings(Settings):
+    """How the Fisher diagonal of a new model is estimated."""
+
+    batch_size: int = Field(default=64, ge=2, description="Replay pairs a batch (paper: 64)")
+
+
+class EvaluationSettings(Settings):
+    """How models are scored."""
+
+    split: Literal["validation", "test"] = Field(
+        default="test", description="Split to score on; choose settings on validation"
+    )
+    batch_size: int = Field(default=128, ge=1, description="Images a forward pass")
+
+
+class StoreSettings(Settings):
+    """Where outputs are kept. Credentials are never a setting: AWS variables or a block hold them."""
+
+    url: str = Field(
+        default=".gift/store", min_length=1, description="A folder, or s3://bucket/prefix"
+    )
+    block: str | None = Field(
+        default=None,
+        description="Name of a Prefect remote-file-system block whose settings hold endpoint and "
+        "credentials; empty: the usual AWS variables",
+    )
+
+
+class SequenceSettings(Settings):
+    """A sequence of tasks, learnt one after the other by one model."""
+
+    name: Name = Field(description="Name of the sequence; its report is kept under it")
+    method: Method = Field(
+        default="gift",
+        description="gift, plain finetune, or l2 (fine-tuning held by an unweighted L2 penalty)",
+    )
+    seed: int = Field(default=42, ge=0, lt=10_000, description="Seed of every draw (paper: 42)")
+    model: ModelSettings = Field(description="The pretrained model theta_0")
+    pretraining: PretrainingSettings = Field(
+        default=PretrainingSettings(), description="The pretraining proxy of the prompt pool"
+    )
+    tasks: tuple[TaskSettings, ...] = Field(min_length=1, description="The tasks, in order")
+    panel: tuple[DataSetSettings, ...] = Field(
+        default=(), description="Data sets that are only evaluated, beside the tasks"
+    )
+    synthesis: SynthesisSettings = Field(
+        default=SynthesisSettings(), description="Generation of replay pairs"
+    )
+    finetune: FinetuneSettings = Field(default=FinetuneSettings(), description="Fine-tuning")
+    fisher: FisherSettings = Field(default=FisherSettings(), description="Fisher estimate")
+    evaluation: EvaluationSettings = Field(default=EvaluationSettings(), description="Evaluation")
+    baseline: Name | None = Field(
+        default=None, description="Name of a sequence in the same store to compare with"
+    )
+    store: StoreSettings = Field(default=StoreSettings(), description="Where outputs are kept")
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> "SequenceSettings":
+        names = [data_set.name for data_set in (*self.tasks, *self.panel)]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"tasks and panel name {', '.join(repeated)} more than once")
+        return self
+
+    @property
+    def objective(self) -> Objective:
+        """The objective with the method's choice applied."""
+        return self.finetune.objective.for_method(self.method)
+
+    def finetune_settings(self, task: TaskSettings) -> FinetuneSettings:
+        """The settings that one task is learnt with."""
+        changes: dict[str, object] = {"objective": self.objective}
+        if task.learning_rate is not None:
+            changes["learning_rate"] = task.learning_rate
+        return self.finetune.model_copy(update=changes)
+
+
+def load_sequence(path: Path, **overrides: object) -> SequenceSettings:
+    """Read a sequence from YAML; top-level keys in `overrides` replace those of the file.
+
+    Raises SettingsError with one sentence: file, key, what is wrong.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"{path}: no such sequence file; see deployments/sequences") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read as text ({error})") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: a sequence file holds keys and values, not a {_kind(content)}")
+    try:
+        return SequenceSettings.model_validate({**content, **overrides})
+    except ValidationError as error:
+        raise settings_error(error, str(path)) from None
+
+
+def settings_error(error: ValidationError, where: str) -> SettingsError:
+    """One sentence for the first problem that pydantic found, and how many more there are."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"]) or "the whole"
+    if first["type"] == "extra_forbidden":
+        text = "no such setting; check the spelling"
+    elif first["type"] == "missing":
+        text = "is missing and has no default"
+    else:
+        given = first["input"]
+        shown = "" if isinstance(given, dict | list | tuple) else f" (got {given!r})"
+        text = f"{first['msg'].removeprefix('Value error, ')}{shown}"
+    more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    return SettingsError(f"{where}: {key}: {text}{more}")
+
+
+def _kind(value: object) -> str:
+    return {"NoneType": "nothing", "list": "list"}.get(type(value).__name__, type(value).__name__)

@@ -1,0 +1,259 @@
+"""The family of stores: a folder or a bucket, holding objects that appear whole or not at all.
+
+    ObjectStore          what every stage may ask of a store
+    |-- FolderStore      a folder of a local or shared file system
+    `-- S3Store          a prefix of a bucket behind any S3 endpoint (tasks/store/s3.py)
+
+A path is relative to the store's root, in posix form. Every failure is a StoreError.
+"""
+
+import hashlib
+import re
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from gift_core.errors import SettingsError, StoreError
+from tasks.store.local_files import (
+    TEMPORARY_PREFIX,
+    create_atomically,
+    read_chunks,
+    write_atomically,
+)
+
+CHUNK_BYTES = 8 * 2**20
+_PART = re.compile(r"[A-Za-z0-9._+=@,~ -]+")
+
+
+def checked_path(path: str) -> str:
+    """The path itself; StoreError when it could leave the store or mean two things.
+
+    Plain ASCII only: a question mark or a star means something to one store or another.
+    """
+    for part in path.split("/"):
+        reserved = part in {".", ".."} or part.startswith(TEMPORARY_PREFIX)
+        if reserved or not _PART.fullmatch(part):
+            raise StoreError(
+                f"{path!r} is not a path of a store: give parts of letters, digits and ._+=@,~- "
+                "joined by single slashes, without a leading slash and without '..'"
+            )
+    return path
+
+
+class ObjectStore(ABC):
+    """Immutable objects below one root, and a few views that are replaced whole.
+
+    Every method raises StoreError when the store cannot be reached or a path is refused.
+    """
+
+    url: str
+    """What `open_store` was given, in full: it opens the same store again."""
+
+    @abstractmethod
+    def read_bytes(self, path: str) -> bytes:
+        """The whole object; StoreError when it is missing."""
+
+    @abstractmethod
+    def read_chunks(self, path: str) -> Iterator[bytes]:
+        """The object piece by piece; StoreError when it is missing or ends early."""
+
+    @abstractmethod
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """Create the object in one step; False when there is one, which is then left alone.
+
+        False may also be the echo of this call's own first try, when the answer to it was lost:
+        read the object to learn whose it is.
+        """
+
+    @abstractmethod
+    def replace_bytes(self, path: str, data: bytes) -> None:
+        """Put a view (a report, a run record) in place of the old one, in one step."""
+
+    @abstractmethod
+    def upload(self, path: str, source: Path) -> None:
+        """Put a file into the store in one step, whatever was there."""
+
+    @abstractmethod
+    def size(self, path: str) -> int | None:
+        """The object's size in bytes; None when there is no such object."""
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> list[str]:
+        """The sorted paths of all objects in and below the folder `prefix`; "" for the root."""
+
+    @abstractmethod
+    def delete(self, path: str) -> None:
+        """Remove the object; nothing happens when there is none."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """StoreError unless the store answers, can be written and honours put_if_absent."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such an object."""
+        return self.size(path) is not None
+
+    def put_file(self, path: str, source: Path) -> None:
+        """Put an immutable object: one of the same size counts as the same and is left alone."""
+        if self.size(path) != source.stat().st_size:
+            self.upload(path, source)
+
+    def fetch(self, path: str, destination: Path, sha256: str | None = None) -> None:
+        """Download to a temporary name, flush, rename; StoreError when the digest is another."""
+        with explained("write to", str(destination)):
+            write_atomically(destination, self._verified_chunks(path, sha256))
+
+    def _verified_chunks(self, path: str, sha256: str | None) -> Iterator[bytes]:
+        digest = hashlib.sha256()
+        for chunk in self.read_chunks(path):
+            digest.update(chunk)
+            yield chunk
+        if sha256 is not None and digest.hexdigest() != sha256:
+            raise altered(f"{self.url}/{path}", sha256, digest.hexdigest())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+
+class FolderStore(ObjectStore):
+    """A folder, made when first written to; its file system must have hard links."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().absolute()
+        self.url = str(self.root)
+
+    def read_bytes(self, path: str) -> bytes:
+        """See ObjectStore."""
+        with explained("read", f"{self.url}/{path}"):
+            return self._file(path).read_bytes()
+
+    def read_chunks(self, path: str) -> Iterator[bytes]:
+        """See ObjectStore."""
+        with explained("read", f"{self.url}/{path}"):
+            yield from read_chunks(self._file(path), CHUNK_BYTES)
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """See ObjectStore."""
+        with explained("write", f"{self.url}/{path}"):
+            return create_atomically(self._file(path), data)
+
+    def replace_bytes(self, path: str, data: bytes) -> None:
+        """See ObjectStore."""
+        with explained("write", f"{self.url}/{path}"):
+            write_atomically(self._file(path), [data])
+
+    def upload(self, path: str, source: Path) -> None:
+        """See ObjectStore."""
+        with explained("write", f"{self.url}/{path}"):
+            write_atomically(self._file(path), read_chunks(source, CHUNK_BYTES))
+
+    def size(self, path: str) -> int | None:
+        """See ObjectStore."""
+        file = self._file(path)
+        with explained("look at", f"{self.url}/{path}"):
+            try:
+                return file.stat().st_size if file.is_file() else None
+            except FileNotFoundError:
+                return None
+
+    def list(self, prefix: str = "") -> list[str]:
+        """See ObjectStore."""
+        folder = self._file(prefix) if prefix else self.root
+        with explained("list", f"{self.url}/{prefix}"):
+            files = [file for file in folder.rglob("*") if file.is_file()]
+        return sorted(
+            file.relative_to(self.root).as_posix()
+            for file in files
+            if not file.name.startswith(TEMPORARY_PREFIX)
+        )
+
+    def delete(self, path: str) -> None:
+        """See ObjectStore."""
+        with explained("delete", f"{self.url}/{path}"):
+            self._file(path).unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """See ObjectStore."""
+        # The name is one that checked_path refuses and list leaves out, so nobody meets it.
+        probe = self.root / probe_name()
+        with explained("write a probe to", self.url):
+            try:
+                exclusive = create_atomically(probe, b"a") and not create_atomically(probe, b"b")
+            finally:
+                probe.unlink(missing_ok=True)
+        if not exclusive:
+            raise not_exclusive(self.url)
+
+    def _file(self, path: str) -> Path:
+        return self.root / checked_path(path)
+
+
+@contextmanager
+def explained(action: str, where: str) -> Iterator[None]:
+    """Turn a failure of the file system into a StoreError that says what to do."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise missing(where) from error
+    except PermissionError as error:
+        raise StoreError(
+            f"cannot {action} {where}: access refused; check its owner and permissions"
+        ) from error
+    except OSError as error:
+        raise StoreError(
+            f"cannot {action} {where}: {error.strerror or error}; check the disk and the path"
+        ) from error
+
+
+def missing(where: str) -> StoreError:
+    """The error for an object that should be there."""
+    return StoreError(f"{where} does not exist; check the path or redo the stage that makes it")
+
+
+def altered(where: str, expected: str, found: str) -> StoreError:
+    """The error for an object whose bytes are not those that were stored."""
+    return StoreError(
+        f"{where} was altered: its SHA-256 is {found}, its manifest says {expected}; "
+        "delete the object and run the stage again"
+    )
+
+
+def not_exclusive(url: str) -> StoreError:
+    """The error for a store that lets two writers create the same object."""
+    return StoreError(
+        f"{url} ignores the condition to create an object only when it is absent, so two runs "
+        "could overwrite each other; use a store that honours If-None-Match or hard links"
+    )
+
+
+def probe_name() -> str:
+    """A name for a probe that no other process uses."""
+    return f"{TEMPORARY_PREFIX}probe-{secrets.token_hex(8)}"
+
+
+def open_store(url: str, options: Mapping[str, Any] | None = None) -> ObjectStore:
+    """The store at "s3://bucket/prefix", "file:///folder" or a folder's path; asks no network.
+
+    `options` are those of S3Store. Raises SettingsError for another scheme or an unknown option.
+    """
+    scheme, separator, _ = url.partition("://")
+    if separator and scheme == "s3":
+        from tasks.store.s3 import S3Store  # a folder alone should not wait for botocore's import
+
+        return S3Store(url, options)
+    if separator and scheme != "file":
+        raise SettingsError(f"store {url}: no store of kind {scheme}; give s3:// or a folder")
+    if options:
+        raise SettingsError(f"store {url}: a folder takes no options, found {sorted(options)}")
+    if not url:
+        raise SettingsError("store: the address is empty; give s3://bucket/prefix or a folder")
+    if not separator:
+        return FolderStore(Path(url))
+    parts = urlsplit(url)
+    if parts.netloc not in {"", "localhost"} or not parts.path:
+        raise SettingsError(f"store {url}: write file:///folder with three slashes")
+    return FolderStore(Path(unquote(parts.path)))

@@ -1,0 +1,249 @@
+"""The member of the family of stores that keeps its objects in a bucket, through s3fs.
+
+s3fs is used without its listing cache (other processes' objects must be seen at once), without
+`Expect: 100-continue` (a server that stays silent would then be waited for without limit) and
+with one layer of retries (its own would multiply botocore's).
+"""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from aiobotocore.session import AioSession
+from aiohttp import ClientError as HttpError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.handlers import add_expect_header
+from s3fs import S3FileSystem
+
+from gift_core.errors import SettingsError, StoreError
+from tasks.store.local_files import TEMPORARY_PREFIX
+from tasks.store.objects import (
+    CHUNK_BYTES,
+    ObjectStore,
+    checked_path,
+    missing,
+    not_exclusive,
+    probe_name,
+)
+
+OPTIONS = {
+    "anon", "client_kwargs", "config_kwargs", "endpoint_url", "key", "profile", "requester_pays",
+    "s3_additional_kwargs", "secret", "token", "use_ssl",
+}  # fmt: skip
+
+_PART_BYTES = 16 * 2**20
+_MAX_PARTS = 10_000
+_NUM_CONCURRENT_PARTS = 2  # two parts in flight keep an upload's memory at 100 MB
+_SLOWEST_BYTES_PER_SECOND = 250_000
+_NUM_CONFLICTS = 5
+
+# In seconds. Five tries outlive a server's restart; a check is for a person who waits.
+_PATIENT = {
+    "connect_timeout": 5,
+    "read_timeout": 30,
+    "retries": {"total_max_attempts": 5, "mode": "standard"},
+}
+_IMPATIENT = {"connect_timeout": 3, "read_timeout": 6, "retries": {"total_max_attempts": 1}}
+
+
+class S3Store(ObjectStore):
+    """Objects below "s3://bucket/prefix".
+
+    `options` are s3fs's (OPTIONS lists them); without them botocore finds credentials, region and
+    endpoint where it always does. Raises SettingsError for a bad address or option.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
+        bucket, _, prefix = url.removeprefix("s3://").strip("/").partition("/")
+        self.options = dict(options or {})
+        if not bucket:
+            raise SettingsError(f"store {url}: no bucket; write s3://bucket or s3://bucket/prefix")
+        if unknown := sorted(set(self.options) - OPTIONS):
+            raise SettingsError(f"store {url}: unknown options {unknown}; known: {sorted(OPTIONS)}")
+        try:
+            self._root = f"{bucket}/{checked_path(prefix)}" if prefix else checked_path(bucket)
+        except StoreError as error:
+            raise SettingsError(f"store {url}: {error}") from error
+        self.bucket, self.prefix = bucket, prefix
+        self.url = f"s3://{self._root}"
+        self._connected: tuple[int, S3FileSystem] | None = None
+
+    def read_bytes(self, path: str) -> bytes:
+        """See ObjectStore."""
+        return b"".join(self.read_chunks(path))
+
+    def read_chunks(self, path: str) -> Iterator[bytes]:
+        """See ObjectStore."""
+        key = self._key(path)
+        num_bytes = 0
+        with self._explained("read", path):
+            # One request a chunk, each held to the ETag seen first: never a mix of two versions.
+            with self._files().open(key, block_size=CHUNK_BYTES, cache_type="none") as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    num_bytes += len(chunk)
+                    yield chunk
+                expected = file.size
+        if num_bytes != expected:
+            raise StoreError(
+                f"{self.url}/{path} ended after {num_bytes} of {expected} bytes; read it again"
+            )
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """See ObjectStore."""
+        key = self._key(path)
+        with self._explained("write", path):
+            return _create(self._files(), key, data)
+
+    def replace_bytes(self, path: str, data: bytes) -> None:
+        """See ObjectStore."""
+        key = self._key(path)
+        with self._explained("write", path):
+            self._files().pipe_file(key, data, timeout=_seconds_for(len(data)))
+
+    def upload(self, path: str, source: Path) -> None:
+        """See ObjectStore."""
+        key, num_bytes = self._key(path), source.stat().st_size
+        with self._explained("write", path):
+            self._files().put_file(
+                str(source),
+                key,
+                chunksize=max(_PART_BYTES, -(-num_bytes // _MAX_PARTS)),
+                max_concurrency=_NUM_CONCURRENT_PARTS,
+                timeout=_seconds_for(num_bytes),
+            )
+
+    def size(self, path: str) -> int | None:
+        """See ObjectStore."""
+        bucket, _, key = self._key(path).partition("/")
+        with self._explained("look at", path):
+            try:
+                # Not fs.info, which lists the bucket after a miss in search of a folder.
+                head = self._files().call_s3("head_object", Bucket=bucket, Key=key)
+            except FileNotFoundError:
+                return None
+            return int(head["ContentLength"])
+
+    def list(self, prefix: str = "") -> list[str]:
+        """See ObjectStore."""
+        folder = self._key(prefix) if prefix else self._root
+        with self._explained("list", prefix):
+            names = self._files().find(folder)
+        return sorted(
+            name.removeprefix(f"{self._root}/")
+            for name in names
+            if name.startswith(f"{folder}/")
+            and not name.endswith("/")
+            and not name.rpartition("/")[2].startswith(TEMPORARY_PREFIX)
+        )
+
+    def delete(self, path: str) -> None:
+        """See ObjectStore."""
+        bucket, _, key = self._key(path).partition("/")
+        with self._explained("delete", path):
+            self._files().call_s3("delete_object", Bucket=bucket, Key=key)
+
+    def check(self) -> None:
+        """See ObjectStore; a missing bucket is refused, not created."""
+        name = probe_name()
+        key = f"{self.prefix}/{name}" if self.prefix else name
+        with self._explained("write a probe to", ""):
+            files = self._connect(_IMPATIENT)
+            # Listing comes first: some servers make the bucket of an object that they are given.
+            files.call_s3("list_objects_v2", Bucket=self.bucket, MaxKeys=1, Prefix=key)
+            try:
+                exclusive = _create(files, f"{self.bucket}/{key}", b"a") and not _create(
+                    files, f"{self.bucket}/{key}", b"b"
+                )
+            finally:
+                files.call_s3("delete_object", Bucket=self.bucket, Key=key)
+        if not exclusive:
+            raise not_exclusive(self.url)
+
+    def __reduce__(self) -> tuple[type["S3Store"], tuple[str, dict[str, Any]]]:
+        return S3Store, (self.url, self.options)
+
+    def _key(self, path: str) -> str:
+        return f"{self._root}/{checked_path(path)}"
+
+    def _files(self) -> S3FileSystem:
+        """The connection of this process: one made before a fork does not work after it."""
+        if self._connected is None or self._connected[0] != os.getpid():
+            self._connected = (os.getpid(), self._connect(_PATIENT))
+        return self._connected[1]
+
+    def _connect(self, limits: dict[str, Any]) -> S3FileSystem:
+        options = dict(self.options)
+        session = AioSession(profile=options.pop("profile", None))
+        # Before any client is made, so that a client which s3fs renews is cured as well.
+        session.unregister("before-call.s3", add_expect_header)
+        options["config_kwargs"] = {**limits, **options.get("config_kwargs", {})}
+        files = S3FileSystem(
+            session=session, use_listings_cache=False, skip_instance_cache=True, **options
+        )
+        files.retries = 1
+        return files
+
+    @contextmanager
+    def _explained(self, action: str, path: str) -> Iterator[None]:
+        """Turn what s3fs and botocore raise into a StoreError that says what to do."""
+        where = f"{self.url}/{path}".rstrip("/")
+        try:
+            yield
+        except FileNotFoundError as error:
+            if _code(error) == "NoSuchBucket":
+                raise StoreError(
+                    f"cannot {action} {where}: there is no bucket {self.bucket}; create it or "
+                    "correct the store's address"
+                ) from error
+            raise missing(where) from error
+        except (PermissionError, NoCredentialsError) as error:
+            raise StoreError(
+                f"cannot {action} {where}: access refused ({_one_line(error)}); set AWS_PROFILE or "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a key that may list, read and write"
+            ) from error
+        except (OSError, BotoCoreError, ClientError, HttpError, ValueError) as error:
+            raise StoreError(
+                f"cannot {action} {where}: {_one_line(error)}; check that the endpoint is up and "
+                "its address and region are right, then run again"
+            ) from error
+
+
+def _create(files: S3FileSystem, key: str, data: bytes) -> bool:
+    for attempt in range(_NUM_CONFLICTS):
+        try:
+            files.pipe_file(key, data, mode="create", timeout=_seconds_for(len(data)))
+        except OSError as error:
+            if _status(error) == 412:
+                return False
+            # 409: another writer of the same key is at work; the next try learns who won.
+            if _status(error) != 409 or attempt == _NUM_CONFLICTS - 1:
+                raise
+            time.sleep(0.2 * 2**attempt)
+        else:
+            return True
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _seconds_for(num_bytes: int) -> float:
+    """A limit that only a line which no longer moves will meet."""
+    return 180 + num_bytes / _SLOWEST_BYTES_PER_SECOND
+
+
+def _response(error: BaseException) -> dict[str, Any]:
+    cause = error if isinstance(error, ClientError) else error.__cause__
+    return cause.response if isinstance(cause, ClientError) else {}
+
+
+def _status(error: BaseException) -> int:
+    return int(_response(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _code(error: BaseException) -> str:
+    return str(_response(error).get("Error", {}).get("Code", ""))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
