@@ -38,9 +38,9 @@ class Objective(Settings):
     )
     released: Literal["corrected", "as-published"] = Field(
         default="corrected",
-        description="corrected: every term counts once; as-published: replay terms and "
-        "consolidation count twice, as in the released code before 2025-06-15 (paper: probably "
-        "as-published)",
+        description="corrected: every term counts once; as-published: with adaptive consolidation, "
+        "replay terms and consolidation count twice, as in the code before 2025-06-15 (paper: "
+        "probably as-published)",
     )
 
     @model_validator(mode="after")
@@ -71,8 +71,12 @@ class Objective(Settings):
 
     @property
     def repeats(self) -> float:
-        """How often replay losses and consolidation count in the gradient applied: 1 or 2."""
-        return 2.0 if self.released == "as-published" else 1.0
+        """How often replay losses and consolidation count in the gradient applied: 1 or 2.
+
+        Twice in the as-published form, whose extra backward belongs to the Fisher information:
+        without adaptive consolidation both forms are the same. Source: docs/method.md, One step.
+        """
+        return 2.0 if self.released == "as-published" and self.is_adaptive else 1.0
 
     def for_method(self, method: Method) -> "Objective":
         """Reduce the objective to a baseline; `gift` leaves it as it is.

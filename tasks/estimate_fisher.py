@@ -17,7 +17,7 @@ from tasks.replay import open_frozen, open_model, replay_set
 from tasks.sequence import FisherSettings
 from tasks.store.checkpoints import save_tensors
 from tasks.store.objects import ObjectStore
-from tasks.store.outputs import Produced, library_versions, produce
+from tasks.store.outputs import Produced, library_versions, run_output
 
 FISHER = "fisher.safetensors"
 
@@ -76,7 +76,7 @@ def fisher_of_model(
             update={"drift": tuple(BlockDrift(**asdict(block)) for block in drift)}
         )
 
-    return produce(store, manifest, make)
+    return run_output(store, manifest, make, device=str(best_device()))
 
 
 def _parameters(encoder: Encoder) -> dict[str, torch.Tensor]:

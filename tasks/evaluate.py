@@ -19,7 +19,7 @@ from tasks.progress import Progress
 from tasks.replay import open_frozen
 from tasks.sequence import EvaluationSettings
 from tasks.store.objects import ObjectStore
-from tasks.store.outputs import Produced, library_versions, produce
+from tasks.store.outputs import Produced, library_versions, run_output
 
 
 @prefect.task(
@@ -67,7 +67,7 @@ def evaluate(
             update={"tasks": tuple(scores[: len(tasks)]), "panel": tuple(scores[len(tasks) :])}
         )
 
-    return produce(store, manifest, make)
+    return run_output(store, manifest, make, device=str(best_device()))
 
 
 def _words(data_set: PlannedDataSet) -> dict[str, object]:

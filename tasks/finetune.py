@@ -20,7 +20,7 @@ from tasks.models.encoders import Encoder, best_device, export_tuned
 from tasks.progress import Progress
 from tasks.replay import ReplaySet, open_model, open_frozen, replay_set
 from tasks.store.objects import ObjectStore
-from tasks.store.outputs import Produced, library_versions, produce
+from tasks.store.outputs import Produced, library_versions, run_output
 
 HISTORY = "history.json"
 REPLAY_SEED_OFFSET = 5_000_000
@@ -73,7 +73,7 @@ def finetune(
         (directory / HISTORY).write_bytes(canonical_json(history) + b"\n")
         return manifest
 
-    return produce(store, manifest, make)
+    return run_output(store, manifest, make, device=str(best_device()))
 
 
 def learn(

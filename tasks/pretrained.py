@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.manifests import ModelManifest, output_key
 from tasks.models.encoders import ModelSettings, export_pretrained
 from tasks.store.objects import ObjectStore
-from tasks.store.outputs import Produced, library_versions, produce
+from tasks.store.outputs import Produced, library_versions, run_output
 
 
 @prefect.task(name="pretrained", cache_policy=NO_CACHE, persist_result=False)
@@ -38,4 +38,4 @@ def take_pretrained(
         export_pretrained(settings, directory)
         return manifest
 
-    return produce(store, manifest, make)
+    return run_output(store, manifest, make)

@@ -17,7 +17,7 @@ from tasks.models.generators import Generator
 from tasks.progress import Progress
 from tasks.sequence import SynthesisSettings
 from tasks.store.objects import ObjectStore
-from tasks.store.outputs import Produced, library_versions, produce
+from tasks.store.outputs import Produced, library_versions, run_output
 from tasks.store.shards import ReplayPair, write_shard
 
 
@@ -114,7 +114,7 @@ def generate_shard(
             update={"num_pairs": len(pairs), "num_rejected": num_rejected}
         )
 
-    return produce(store, manifest, make)
+    return run_output(store, manifest, make, device=str(best_device()))
 
 
 def _generate(plan: PairsPlan, start: int, generator: Generator) -> list[ReplayPair]:
@@ -179,4 +179,4 @@ def commit_pairs(
         prompts_sha256=sha256_hex(canonical_json(list(plan.prompts))),
         files=tuple(ref for shard in shards for ref in shard.files),
     )
-    return produce(store, manifest, lambda _directory: manifest)
+    return run_output(store, manifest, lambda _folder: None)

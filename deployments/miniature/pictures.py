@@ -112,7 +112,9 @@ def pretraining_pair(seed: int, index: int) -> tuple[np.ndarray, str]:
     return KINDS[kind](name, rng), _caption(kind, name, rng)
 
 
-def pretraining_set(seed: int, num_pictures: int) -> tuple[np.ndarray, list[str]]:
+def pretraining_set(
+    seed: int, num_pictures: int, shares: dict[str, float] = SHARES
+) -> tuple[np.ndarray, list[str]]:
     """Return pictures (uint8 [N, 32, 32, 3]) and captions of the pretraining set."""
-    pairs = [pretraining_pair(seed, index) for index in range(num_pictures)]
+    pairs = [pretraining_pair(seed, index, shares) for index in range(num_pictures)]
     return np.stack([picture for picture, _ in pairs]), [caption for _, caption in pairs]

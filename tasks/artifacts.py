@@ -1,0 +1,298 @@
+"""What Prefect's pages show of each output: the only place that makes its artifacts.
+
+Each artifact's content is built by a function without Prefect; the `publish_*` functions read what
+it needs and hand it over. Outside a Prefect run they do nothing, so that stage functions work as
+plain functions. Prompts and class names are untrusted: they are escaped wherever they are shown.
+"""
+
+import html
+import json
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from tasks.figures import (
+    LOSS_TERMS,
+    History,
+    accuracy_figure,
+    contact_sheet,
+    data_uri,
+    drift_figure,
+    loss_figure,
+)
+from tasks.images import decode_rgb
+from tasks.manifests import (
+    FisherManifest,
+    Manifest,
+    ModelManifest,
+    PairsManifest,
+    RunRecord,
+    ScoresManifest,
+    SequenceManifest,
+)
+from tasks.progress import artifact_key, duration, inside_run, run_logger
+from tasks.store.objects import ObjectStore
+from tasks.store.outputs import find_output, read_run_record, read_verified
+from tasks.store.shards import ReplayPair, read_shard
+
+MAX_SHEET_BYTES = 180_000
+"""Leaves a markdown artifact below 300 KB in base64 with its text: Prefect keeps it in its
+database."""
+HISTORY = "history.json"
+
+Row = dict[str, str | int | float]
+
+
+def publish_pairs(store: ObjectStore, manifest: PairsManifest) -> None:
+    """Show a task's replay pairs: counts, a contact sheet of the first ones, their prompts."""
+    _publish_markdown(
+        f"pairs-{manifest.task}",
+        f"Replay pairs made before {manifest.task} is learnt",
+        lambda: pairs_markdown(manifest, sample_pairs(store, manifest, 48)),
+    )
+
+
+def publish_model(store: ObjectStore, manifest: ModelManifest) -> None:
+    """Show how a task was learnt: loss curves, first and final losses, time. Nothing for theta_0."""
+    if manifest.task is None:
+        return
+    _publish_markdown(
+        f"model-{manifest.task}",
+        f"How {manifest.task} was learnt",
+        lambda: model_markdown(
+            manifest, read_history(store, manifest), read_run_record(store, manifest)
+        ),
+    )
+
+
+def publish_fisher(manifest: FisherManifest) -> None:
+    """Show how far each block moved: a table and a figure."""
+    words = f"Drift by block while {manifest.name} was learnt"
+    _publish_table(f"drift-{manifest.name}", words, lambda: drift_rows(manifest))
+    _publish_markdown(f"drift-figure-{manifest.name}", words, lambda: drift_markdown(manifest))
+
+
+def publish_scores(manifest: ScoresManifest) -> None:
+    """Show one row of the accuracy matrix as a table, a row a data set."""
+    after = manifest.after_task
+    key = f"accuracy-after-{after}" if after else "accuracy-zero-shot"
+    words = f"Accuracy after {after}" if after else "Accuracy of the pretrained model (zero-shot)"
+    _publish_table(key, words, lambda: scores_rows(manifest))
+
+
+def publish_sequence(store: ObjectStore, manifest: SequenceManifest) -> None:
+    """Show a whole sequence: the accuracy matrix as a table; metrics, curves, pictures as text."""
+    words = f"Sequence {manifest.name}, {manifest.method}"
+    _publish_table(
+        "accuracy-matrix", f"{words}: accuracy in percent", lambda: matrix_rows(manifest)
+    )
+    _publish_markdown(
+        "sequence-report", words, lambda: sequence_markdown(manifest, _samples(store, manifest, 8))
+    )
+
+
+def sample_pairs(store: ObjectStore, manifest: PairsManifest, count: int) -> list[ReplayPair]:
+    """The first `count` replay pairs of a task: prompts were drawn at random, so any are as good.
+
+    Only as many shards are read as needed, each verified; StoreError when one is altered.
+    """
+    pairs: list[ReplayPair] = []
+    for ref in manifest.files:
+        if len(pairs) >= count:
+            break
+        pairs += read_shard(read_verified(store, ref), ref.path)
+    return pairs[:count]
+
+
+def read_history(store: ObjectStore, manifest: ModelManifest) -> History:
+    """The columns of a fine-tuned model's history, verified."""
+    history: History = json.loads(read_verified(store, manifest.file(HISTORY)))
+    return history
+
+
+def pairs_markdown(manifest: PairsManifest, pairs: Sequence[ReplayPair]) -> str:
+    """Counts, one contact sheet and a table of the prompts in the order of the sheet."""
+    sheet, shown = _fitting_sheet(pairs, columns=8)
+    lines = [
+        f"## Replay pairs before {escaped(manifest.task)}",
+        "",
+        f"{manifest.num_pairs:,} pairs kept, {manifest.num_rejected:,} entirely black pictures "
+        f"left out; generator {escaped(manifest.generator)}; "
+        f"{len(manifest.files)} shards, {_size(manifest)}.",
+        "",
+        f"The first {len(shown)} pairs, row by row:",
+        "",
+        f"![replay pairs]({sheet})",
+        "",
+        "| row | column | prompt | seed |",
+        "| ---: | ---: | --- | ---: |",
+    ]
+    lines += [
+        f"| {number // 8 + 1} | {number % 8 + 1} | {escaped(pair.prompt)} | {pair.seed} |"
+        for number, pair in enumerate(shown)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def model_markdown(manifest: ModelManifest, history: History, record: RunRecord | None) -> str:
+    """Loss curves, a table of first and final losses, and how long it took where that is known."""
+    took = (
+        f" in {duration(record.seconds)} on {record.device} with {record.num_threads} threads"
+        if record
+        else ""
+    )
+    lines = [
+        f"## {escaped(manifest.task or manifest.name)}",
+        "",
+        f"{manifest.num_steps:,} steps{took}; model of {_size(manifest)}.",
+        "",
+        f"![loss curves]({data_uri(loss_figure(history))})",
+        "",
+        "| term | first tenth | last tenth |",
+        "| --- | ---: | ---: |",
+    ]
+    lines += [f"| {label} | {a:.4g} | {b:.4g} |" for label, a, b in first_and_last(history)]
+    return "\n".join(lines) + "\n"
+
+
+def first_and_last(history: History) -> list[tuple[str, float, float]]:
+    """Each loss term's mean over the first and the last tenth of the steps, in nats."""
+    tenth = max(1, len(history["step"]) // 10)
+    rows = []
+    for name, label in LOSS_TERMS.items():
+        values = np.asarray(history[name], dtype=np.float64)
+        rows.append((label, float(values[:tenth].mean()), float(values[-tenth:].mean())))
+    return rows
+
+
+def drift_rows(manifest: FisherManifest) -> list[Row]:
+    """One row a block, in the model's order."""
+    return [
+        {
+            "block": block.block,
+            "parameters": block.num_parameters,
+            "distance": float(f"{block.distance:.4g}"),
+            "relative, %": float(f"{100 * block.relative:.4g}"),
+            "Fisher-weighted": float(f"{block.weighted:.4g}"),
+        }
+        for block in manifest.drift
+    ]
+
+
+def drift_markdown(manifest: FisherManifest) -> str:
+    """The drift figure with one sentence on how to read it."""
+    return (
+        f"## Drift while {escaped(manifest.name)} was learnt\n\n"
+        f"![drift by block]({data_uri(drift_figure(manifest.drift))})\n\n"
+        "Left: how far a block moved, over its norm before. Right: the same move where the Fisher "
+        "diagonal of the replay pairs says that it matters.\n"
+    )
+
+
+def scores_rows(manifest: ScoresManifest) -> list[Row]:
+    """One row a data set, the tasks first."""
+    return [
+        {
+            "data set": score.data_set,
+            "role": role,
+            "split": score.split,
+            "accuracy, %": round(score.percent, 2),
+            "correct": score.num_correct,
+            "images": score.num_images,
+        }
+        for role, scores in (("task", manifest.tasks), ("panel", manifest.panel))
+        for score in scores
+    ]
+
+
+def matrix_rows(manifest: SequenceManifest) -> list[Row]:
+    """The accuracy matrix in percent, the zero-shot row first, the panel's columns last."""
+    rows = [manifest.zero_shot, *manifest.matrix]
+    names = ["zero-shot", *(f"after {task}" for task in manifest.tasks)]
+    table: list[Row] = []
+    for number, (name, values) in enumerate(zip(names, rows, strict=True)):
+        row: Row = {"model": name}
+        row |= {task: round(value, 2) for task, value in zip(manifest.tasks, values, strict=True)}
+        row |= {panel: round(column[number], 2) for panel, column in manifest.panel.items()}
+        table.append(row)
+    return table
+
+
+def sequence_markdown(
+    manifest: SequenceManifest, samples: Sequence[tuple[str, Sequence[ReplayPair]]]
+) -> str:
+    """Metrics, accuracy over time, and a contact sheet with a row of replay pairs for each task."""
+    rows = [manifest.zero_shot, *manifest.matrix]
+    figure = data_uri(accuracy_figure(manifest.tasks, rows, manifest.panel))
+    lines = [f"## {escaped(manifest.name)} ({escaped(manifest.method)})", ""]
+    lines += ["| metric | percent |", "| --- | ---: |"]
+    lines += [
+        f"| {escaped(name)} | {'-' if value is None else f'{value:.2f}'} |"
+        for name, value in manifest.metrics.items()
+    ]
+    lines += ["", f"![accuracy over time]({figure})", ""]
+    if samples:
+        columns = max(len(pairs) for _, pairs in samples)
+        sheet, shown = _fitting_sheet([pair for _, pairs in samples for pair in pairs], columns)
+        tasks = ", ".join(escaped(task) for task, _ in samples[: -(-len(shown) // columns)])
+        lines += [f"Replay pairs, one row a task ({tasks}):", "", f"![replay pairs]({sheet})", ""]
+    return "\n".join(lines)
+
+
+def escaped(text: str) -> str:
+    """Text that markdown and HTML show as it is, on one line, also inside a table."""
+    plain = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"([\\`*_\[\]|~!#$])", r"\\\1", plain)
+
+
+def _samples(
+    store: ObjectStore, manifest: SequenceManifest, count: int
+) -> list[tuple[str, list[ReplayPair]]]:
+    found = [find_output(store, PairsManifest, *ref.split("/")) for ref in manifest.pairs]
+    return [(pairs.task, sample_pairs(store, pairs, count)) for pairs in found if pairs is not None]
+
+
+def _fitting_sheet(pairs: Sequence[ReplayPair], columns: int) -> tuple[str, Sequence[ReplayPair]]:
+    """A contact sheet small enough for an artifact, and the pairs on it: half as many, if need be."""
+    while True:
+        images = [decode_rgb(pair.image_bytes, f"replay pair {pair.index}") for pair in pairs]
+        sheet = contact_sheet(images, columns)
+        if len(sheet) <= MAX_SHEET_BYTES or len(pairs) <= 1:
+            return data_uri(sheet, "image/png"), pairs
+        pairs = pairs[: len(pairs) // 2]
+
+
+def _size(manifest: Manifest) -> str:
+    return f"{sum(ref.num_bytes for ref in manifest.files) / 1e6:,.1f} MB"
+
+
+def _publish_markdown(key: str, description: str, build: Callable[[], str]) -> None:
+    if inside_run():
+        markdown = build()
+        _create(
+            lambda: create_markdown_artifact(
+                markdown, key=artifact_key(key), description=description, _sync=True
+            ),
+            key,
+        )
+
+
+def _publish_table(key: str, description: str, build: Callable[[], list[Row]]) -> None:
+    if inside_run():
+        table = build()
+        _create(
+            lambda: create_table_artifact(
+                table, key=artifact_key(key), description=description, _sync=True
+            ),
+            key,
+        )
+
+
+def _create(create: Callable[[], object], key: str) -> None:
+    """Hand an artifact over; a server that does not take it must not fail hours of work."""
+    try:
+        create()
+    except Exception as error:  # whatever Prefect's client raises, it is only a display
+        run_logger().warning("artifact %s was not kept: %s", key, error)

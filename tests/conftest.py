@@ -1,0 +1,35 @@
+"""What every test may use: a Prefect of our own, small data, no way to the network by accident."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+
+os.environ.update(
+    PREFECT_HOME=mkdtemp(prefix="gift-test-prefect-"),
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW="ignore",
+    DO_NOT_TRACK="1",
+    HF_HUB_OFFLINE="1",
+    MPLBACKEND="agg",
+)
+os.environ.pop("PREFECT_API_URL", None)
+
+from tests.worlds import write_tiny_data  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def prefect_api() -> Iterator[None]:
+    """A Prefect server for flows; tests of plain functions do without."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data of the tiny sequence."""
+    return write_tiny_data(tmp_path_factory.mktemp("tiny-data"))

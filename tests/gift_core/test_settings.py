@@ -1,0 +1,66 @@
+"""House rules of every settings class of the core, checked by walking over them."""
+
+from typing import get_origin
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from gift_core.alignment import Alignment
+from gift_core.consolidation import Consolidation
+from gift_core.distillation import Distillation
+from gift_core.objective import Objective
+from gift_core.settings import Settings
+from gift_core.training import FinetuneSettings
+
+CLASSES = [Alignment, Consolidation, Distillation, FinetuneSettings, Objective]
+
+
+@pytest.mark.parametrize("settings", CLASSES)
+def test_every_field_says_what_the_paper_says(settings: type[Settings]) -> None:
+    for name, field in settings.model_fields.items():
+        assert "(paper: " in (field.description or ""), name
+        assert field.default is not None, name
+
+
+@pytest.mark.parametrize("settings", CLASSES)
+def test_every_number_has_both_bounds(settings: type[Settings]) -> None:
+    for name, schema in settings.model_json_schema()["properties"].items():
+        annotation = settings.model_fields[name].annotation
+        if annotation not in (int, float):
+            assert get_origin(annotation) is not None or issubclass(annotation, BaseModel)
+            continue
+        assert {"minimum", "exclusiveMinimum"} & schema.keys(), name
+        assert {"maximum", "exclusiveMaximum"} & schema.keys(), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrong"),
+    [
+        (Distillation, {"temperature": 0.0}),
+        (Distillation, {"weight": -0.1}),
+        (Distillation, {"weight": float("inf")}),
+        (Distillation, {"temperature": float("nan")}),
+        (Distillation, {"temprature": 2.0}),
+        (Alignment, {"label_smoothing": 1.0}),
+        (Consolidation, {"kind": "ewc"}),
+        (Objective, {"released": "fixed"}),
+        (FinetuneSettings, {"num_steps": 0}),
+        (FinetuneSettings, {"learning_rate": 0.0}),
+        (FinetuneSettings, {"betas": (0.9, 1.0)}),
+    ],
+)
+def test_out_of_bounds_or_misspelt_is_refused(
+    settings: type[Settings], wrong: dict[str, object]
+) -> None:
+    with pytest.raises(ValidationError):
+        settings.model_validate(wrong)
+
+
+def test_a_warm_up_longer_than_the_training_is_refused() -> None:
+    with pytest.raises(ValidationError, match="warmup_steps: 100 is more than num_steps, 20"):
+        FinetuneSettings(num_steps=20)
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Distillation().weight = 2.0
