@@ -89,8 +89,9 @@ def block_drift(
     """Measure how far every block moved from `before` to `after`, in the order of `fisher`.
 
     `fisher` names the parameters that count, as `estimate_fisher` does, and need not be
-    normalised; other tensors of `before` and `after` are ignored. Sums are taken in fp64. Raises
-    DataError when a tensor is missing or has another shape. Source: docs/method.md step 5.
+    normalised; other tensors of `before` and `after` are ignored. Sums are taken in fp64 on the
+    CPU. Raises DataError when a tensor is missing or has another shape. Source: docs/method.md
+    step 5.
     """
     blocks: dict[str, list[str]] = {}
     for name in fisher:
@@ -108,9 +109,9 @@ def _drift_of(
 ) -> BlockDrift:
     moved, held, weighted = 0.0, 0.0, 0.0
     for name in names:
-        start = before[name].detach().double()
-        squared_change = (after[name].detach().double() - start).square()
-        importance = _unit_mean(fisher[name].detach().double())
+        start, end, squares = (_exact(mapping[name]) for mapping in (before, after, fisher))
+        squared_change = (end - start).square()
+        importance = _unit_mean(squares)
         moved += float(squared_change.sum())
         held += float(start.square().sum())
         weighted += float((importance * squared_change).sum())
@@ -121,6 +122,11 @@ def _drift_of(
         relative=(moved / held) ** 0.5 if held > 0.0 else 0.0,
         weighted=weighted**0.5,
     )
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    """In fp64 on the CPU: not every device knows fp64, and the two models may lie on two."""
+    return tensor.detach().cpu().double()
 
 
 def _check_tensor(name: str, *mappings: Mapping[str, Tensor]) -> None:

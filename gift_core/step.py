@@ -123,8 +123,8 @@ def gift_step(
     # The replay graph comes first: it is freed before the task's graph exists.
     replayed = _replay_backward_(student, replay, objective) if objective.uses_replay else None
     fisher = _fisher_of(parameters) if objective.is_adaptive else None  # 5
-    if replayed is not None and objective.repeats != 1.0:
-        torch._foreach_mul_(_gradients(parameters), objective.repeats)
+    if objective.repeats != 1.0:
+        _multiply_gradients_(parameters, objective.repeats)
     logits_BK = classification_logits(student, task)  # 1
     task_loss = classification_loss(logits_BK, task.labels_B, objective.label_smoothing)
     torch.autograd.backward(task_loss)  # adds to the replay gradient
@@ -133,14 +133,14 @@ def gift_step(
         weight = objective.repeats * objective.consolidation.weight
         penalty = add_consolidation_gradient_(parameters, anchor.parameters, fisher, weight)  # 6
         consolidation_loss = penalty / objective.repeats
-    task_accuracy = 100.0 * (logits_BK.argmax(dim=1) == task.labels_B).double().mean()
+    right_B = logits_BK.detach().argmax(dim=1) == task.labels_B
     report = _report(
         task_loss=task_loss,
         replayed=replayed,
         consolidation_loss=consolidation_loss,
         learning_rate=float(optimizer.param_groups[0]["lr"]),
         gradient_norm=torch.nn.utils.get_total_norm(_gradients(parameters)),
-        task_accuracy=task_accuracy,
+        task_accuracy=100.0 * right_B.to(task_loss.dtype).mean(),
     )
     optimizer.step()  # 7
     return report
@@ -162,6 +162,11 @@ def _replay_backward_(
 
 def _gradients(parameters: list[torch.nn.Parameter]) -> list[Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+def _multiply_gradients_(parameters: list[torch.nn.Parameter], factor: float) -> None:
+    """Scale what the replay losses left in `.grad`: as-published counts them twice."""
+    torch._foreach_mul_(_gradients(parameters), factor)
 
 
 def _fisher_of(parameters: list[torch.nn.Parameter]) -> list[Tensor]:

@@ -55,7 +55,7 @@ def publish_pairs(store: ObjectStore, manifest: PairsManifest) -> None:
 
 
 def publish_model(store: ObjectStore, manifest: ModelManifest) -> None:
-    """Show how a task was learnt: loss curves, first and final losses, time. Nothing for theta_0."""
+    """Show how a task was learnt: loss curves, losses, time. There is nothing for theta_0."""
     if manifest.task is None:
         return
     _publish_markdown(
@@ -94,7 +94,7 @@ def publish_sequence(store: ObjectStore, manifest: SequenceManifest) -> None:
 
 
 def sample_pairs(store: ObjectStore, manifest: PairsManifest, count: int) -> list[ReplayPair]:
-    """The first `count` replay pairs of a task: prompts were drawn at random, so any are as good.
+    """Read the first `count` replay pairs of a task; prompts were drawn at random, so any will do.
 
     Only as many shards are read as needed, each verified; StoreError when one is altered.
     """
@@ -107,13 +107,13 @@ def sample_pairs(store: ObjectStore, manifest: PairsManifest, count: int) -> lis
 
 
 def read_history(store: ObjectStore, manifest: ModelManifest) -> History:
-    """The columns of a fine-tuned model's history, verified."""
+    """Read the columns of a fine-tuned model's history, verified."""
     history: History = json.loads(read_verified(store, manifest.file(HISTORY)))
     return history
 
 
 def pairs_markdown(manifest: PairsManifest, pairs: Sequence[ReplayPair]) -> str:
-    """Counts, one contact sheet and a table of the prompts in the order of the sheet."""
+    """Lay out counts, one contact sheet and a table of the prompts in the order of the sheet."""
     sheet, shown = _fitting_sheet(pairs, columns=8)
     lines = [
         f"## Replay pairs before {escaped(manifest.task)}",
@@ -182,7 +182,7 @@ def drift_rows(manifest: FisherManifest) -> list[Row]:
 
 
 def drift_markdown(manifest: FisherManifest) -> str:
-    """The drift figure with one sentence on how to read it."""
+    """Lay out the drift figure with one sentence on how to read it."""
     return (
         f"## Drift while {escaped(manifest.name)} was learnt\n\n"
         f"![drift by block]({data_uri(drift_figure(manifest.drift))})\n\n"
@@ -208,7 +208,7 @@ def scores_rows(manifest: ScoresManifest) -> list[Row]:
 
 
 def matrix_rows(manifest: SequenceManifest) -> list[Row]:
-    """The accuracy matrix in percent, the zero-shot row first, the panel's columns last."""
+    """Lay out the accuracy matrix in percent, the zero-shot row first, the panel's columns last."""
     rows = [manifest.zero_shot, *manifest.matrix]
     names = ["zero-shot", *(f"after {task}" for task in manifest.tasks)]
     table: list[Row] = []
@@ -255,7 +255,7 @@ def _samples(
 
 
 def _fitting_sheet(pairs: Sequence[ReplayPair], columns: int) -> tuple[str, Sequence[ReplayPair]]:
-    """A contact sheet small enough for an artifact, and the pairs on it: half as many, if need be."""
+    """Draw a sheet that fits an artifact, of half as many pairs if need be; and say of which."""
     while True:
         images = [decode_rgb(pair.image_bytes, f"replay pair {pair.index}") for pair in pairs]
         sheet = contact_sheet(images, columns)

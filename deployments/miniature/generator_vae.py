@@ -27,7 +27,7 @@ def build_vae() -> AutoencoderKL:
         latent_channels=LATENT_CHANNELS,
         norm_num_groups=8,
         sample_size=32,
-        # `standardise_latents` makes each channel's mean 0 and deviation 1: nothing is left to scale.
+        # `standardise_latents_` gives each channel mean 0 and deviation 1: no scale is left.
         scaling_factor=1.0,
         force_upcast=False,
         mid_block_add_attention=False,

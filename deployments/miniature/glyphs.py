@@ -39,7 +39,8 @@ BOLD_FONTS: tuple[str, ...] = tuple(name for name in FONTS if "Bol" in name)
 @lru_cache(maxsize=256)
 def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
     """Return a font of matplotlib's wheel."""
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf", f"{name}.ttf")), size)
+    path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")
+    return ImageFont.truetype(str(path), size)
 
 
 def _glyph_mask(
@@ -62,7 +63,7 @@ def _glyph_mask(
 
 
 def draw_printed(name: str, rng: np.random.Generator) -> np.ndarray:
-    """Return a printed character such as "3", "k" or "red k" (shown as a capital), uint8 [32, 32, 3]."""
+    """Return a printed character, such as "3" or "red k" (a capital), uint8 [32, 32, 3]."""
     colour, _, text = name.rpartition(" ")
     mask = _glyph_mask(text.upper(), rng, FONTS, (104, 132), 10)
     if colour:
@@ -112,7 +113,10 @@ def _sign(letter: str, rng: np.random.Generator, max_tilt_degrees: float) -> np.
 
 
 def _worn(picture: np.ndarray, rng: np.random.Generator, wear: float) -> np.ndarray:
-    """Return the sign [C, C, 3] bent, bleached, flaked and scratched; wear 0 to 1. uint8 [32, 32, 3]."""
+    """Return the sign [C, C, 3] bent, bleached, flaked, scratched: uint8 [32, 32, 3].
+
+    Wear is 0 (new) to 1.
+    """
     picture = warped(picture, rng, 6 * wear, 5)
     rust = np.array(jittered((120, 80, 55), rng, 25), np.float32)
     flakes = np.clip(3 * (smooth_noise(rng, 14) - 2.1 + 0.9 * wear), 0, 1)[..., None]

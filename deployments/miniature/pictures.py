@@ -102,10 +102,12 @@ def _caption(kind: str, name: str, rng: np.random.Generator) -> str:
     return template.format(name)
 
 
-def pretraining_pair(seed: int, index: int) -> tuple[np.ndarray, str]:
+def pretraining_pair(
+    seed: int, index: int, shares: dict[str, float] = SHARES
+) -> tuple[np.ndarray, str]:
     """Return picture (uint8 [32, 32, 3]) and caption number `index` of the pretraining set."""
     rng = np.random.default_rng([seed, index])
-    kind = str(rng.choice(list(SHARES), p=list(SHARES.values())))
+    kind = str(rng.choice(list(shares), p=list(shares.values())))
     name = str(rng.choice(_NAMES[kind]))
     if kind in ("digit", "letter") and rng.random() < _COLOUR_WORD_SHARE:
         name = f"{rng.choice(list(COLOURS))} {name}"

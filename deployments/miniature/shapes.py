@@ -111,7 +111,7 @@ def draw_filled_shape(name: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_outline(name: str, rng: np.random.Generator) -> np.ndarray:
-    """Return a clean outline of a shape such as "red star" on dark or pale ground, uint8 [32, 32, 3]."""
+    """Return a clean outline of a shape such as "red star", uint8 [32, 32, 3]."""
     colour, shape = name.split()
     background = pale_colour(rng) if rng.random() < 0.6 and colour != "white" else dark_colour(rng)
     picture = Image.new("RGB", (CANVAS, CANVAS), background)
@@ -132,7 +132,9 @@ def _resampled(line: np.ndarray, num_points: int) -> np.ndarray:
     return np.stack([np.interp(at, walked, closed[:, axis]) for axis in (0, 1)], axis=1)
 
 
-def _hatched(paper: np.ndarray, mask: np.ndarray, grey: int, rng: np.random.Generator) -> np.ndarray:
+def _hatched(
+    paper: np.ndarray, mask: np.ndarray, grey: int, rng: np.random.Generator
+) -> np.ndarray:
     """Return the paper with slanted pencil lines inside the mask."""
     rows, columns = np.mgrid[0:CANVAS, 0:CANVAS]
     angle = rng.uniform(0.5, 1.1) * rng.choice([-1, 1])
@@ -157,5 +159,6 @@ def draw_pencil_sketch(shape: str, rng: np.random.Generator) -> np.ndarray:
             wobble = np.stack([smooth_noise(rng, 9, 36)[axis] for axis in (0, 20)], axis=1)
             stroke = points + 2.6 * wobble + rng.normal(0, 1.5, 2)
             width = int(rng.integers(4, 8))
-            pen.line(_flat(stroke[: int(rng.integers(31, 37))]), fill=(grey, grey, grey), width=width)
+            drawn = stroke[: int(rng.integers(31, 37))]
+            pen.line(_flat(drawn), fill=(grey, grey, grey), width=width)
     return speckled(reduced(picture), rng, rng.uniform(4, 12))

@@ -1,4 +1,4 @@
-"""The ten patterns of pretraining: two colours each, drawn at SCALE times the final size.
+"""The ten patterns of pretraining: two colours each, drawn at twice the final size.
 
 Shapes: P = 64, the side that patterns are drawn at.
 """

@@ -5,6 +5,7 @@ generated pictures. The defaults reproduce the shipped weights. No real picture 
 """
 
 import argparse
+import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,11 +49,12 @@ SHARES: dict[str, float] = {
 
 def write_pipeline(vae: AutoencoderKL, denoiser: Denoiser, folder: Path) -> None:
     """Write the weights (as fp16) as a StableDiffusionPipeline folder."""
+    # Copies are halved: the modules in training must stay float32.
     pipeline = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=denoiser.text_encoder,
+        vae=copy.deepcopy(vae).half(),
+        text_encoder=copy.deepcopy(denoiser.text_encoder).half(),
         tokenizer=build_tokenizer(),
-        unet=denoiser.unet,
+        unet=copy.deepcopy(denoiser.unet).half(),
         scheduler=build_scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -60,10 +62,9 @@ def write_pipeline(vae: AutoencoderKL, denoiser: Denoiser, folder: Path) -> None
     )
     with replaced_folder(folder) as fresh:
         pipeline.save_pretrained(str(fresh))
-    # Read back and store as half: the modules in training must stay float32.
-    half = StableDiffusionPipeline.from_pretrained(str(folder), dtype=torch.float16)
-    with replaced_folder(folder) as fresh:
-        half.save_pretrained(str(fresh))
+        # transformers loads in the type that its config names, diffusers in float32: make it one.
+        config = fresh / "text_encoder" / "config.json"
+        config.write_text(config.read_text().replace('"float16"', '"float32"'))
 
 
 def ready_vae(images: torch.Tensor, args: argparse.Namespace) -> AutoencoderKL:

@@ -73,7 +73,7 @@ def _coloured_shapes() -> tuple[str, ...]:
 
 
 def _held_out() -> tuple[str, ...]:
-    """Return two colours a shape, three shapes a colour: no colour or shape is rarer than another."""
+    """Return two colours a shape, three shapes a colour: none is rarer than another."""
     colours = tuple(COLOURS)
     return tuple(
         f"{colours[(3 * row + shift) % len(colours)]} {shape}"
@@ -115,7 +115,10 @@ TASK_TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 """Templates of the four tasks."""
 
-PANEL_CLASS_NAMES: dict[str, tuple[str, ...]] = {"pretraining": PRETRAINING, "held-out": PRETRAINING}
+PANEL_CLASS_NAMES: dict[str, tuple[str, ...]] = {
+    "pretraining": PRETRAINING,
+    "held-out": PRETRAINING,
+}
 """Class names of the two test panels: held-out concepts compete with all 106 names."""
 
 CONTEXT_LENGTH = 14

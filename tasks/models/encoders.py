@@ -1,7 +1,6 @@
 """open_clip models: which one, loading it, and keeping it in open_clip's own `local-dir:` form."""
 
 import json
-import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import open_clip
 import torch
 from PIL import Image
 from pydantic import Field
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision.transforms import Compose, Normalize
 from torchvision.transforms.functional import pil_to_tensor
@@ -26,7 +26,8 @@ WEIGHTS = "open_clip_model.safetensors"
 LOCAL_DIR = "local-dir:"
 HUB = "hf-hub:"
 
-logger = logging.getLogger(__name__)
+LOAD_ERRORS = (RuntimeError, ValueError, OSError, KeyError, AssertionError, SafetensorError)
+"""What open_clip raises for weights that are torn or belong to another architecture."""
 
 
 class ModelSettings(Settings):
@@ -119,7 +120,7 @@ def load_encoder(folder: Path, device: torch.device) -> Encoder:
     """Load a model kept by `export_pretrained` or `export_tuned`; StoreError when it cannot be."""
     try:
         return _load(f"{LOCAL_DIR}{folder}", None, device)
-    except (RuntimeError, ValueError, OSError) as error:
+    except LOAD_ERRORS as error:
         raise StoreError(f"{folder}: not a model that open_clip can load ({error})") from error
 
 
@@ -127,7 +128,7 @@ def export_pretrained(settings: ModelSettings, folder: Path) -> None:
     """Write theta_0 to `folder` in `local-dir:` form, fp32; SettingsError when it cannot be had."""
     try:
         encoder = _load(settings.architecture, settings.pretrained, torch.device("cpu"))
-    except (RuntimeError, ValueError, OSError) as error:
+    except LOAD_ERRORS as error:
         raise SettingsError(
             f"model: open_clip could not load {settings.architecture} "
             f"({settings.pretrained or 'its own weights'}): {' '.join(str(error).split())}"

@@ -1,4 +1,4 @@
-"""The oracle: one step of both released variants, restated slowly and literally from docs/method.md.
+"""The oracle: a step of both released variants, restated slowly from docs/method.md.
 
 Everything is dense and written out: every pair's prompt is encoded for itself, the teacher runs in
 every step, cross entropies are sums of -p log q, the consolidation is an autograd penalty, and

@@ -15,7 +15,7 @@ from gift_core.distillation import contrastive_distillation
 from tests.gift_core.released_step import soft_cross_entropy, softmax
 
 STUDENT = torch.tensor([[0.0, log(3)], [0.0, 0.0]], dtype=torch.float64)
-TEACHER = torch.tensor([[log(3), 0.0], [0.0, 0.0]], dtype=torch.float64)
+TEACHER = torch.tensor([[log(3), 0.0], [log(7), 0.0]], dtype=torch.float64)
 EXPECTED = 3 * log(2) - 3 / 8 * log(3)
 
 square = st.integers(2, 5).flatmap(
@@ -25,13 +25,13 @@ temperatures = st.sampled_from([0.5, 1.0, 2.0, 5.0])
 
 
 def test_value_worked_out_by_hand() -> None:
-    """T = 1, student [[0, ln 3], [0, 0]], teacher [[ln 3, 0], [0, 0]].
+    """T = 1, student [[0, ln 3], [0, 0]], teacher [[ln 3, 0], [ln 7, 0]].
 
     Row 1: teacher (3/4, 1/4), student (1/4, 3/4): 3/4 ln 4 + 1/4 ln 4/3 = 2 ln 2 - 1/4 ln 3.
-    Row 2: both (1/2, 1/2): ln 2. Mean of rows: (3 ln 2 - 1/4 ln 3) / 2.
-    Column 1: teacher (3/4, 1/4), student (1/2, 1/2): ln 2. Column 2: teacher (1/2, 1/2), student
+    Row 2: teacher (7/8, 1/8), student (1/2, 1/2): ln 2. Mean of rows: (3 ln 2 - 1/4 ln 3) / 2.
+    Column 1: teacher (3/10, 7/10), student (1/2, 1/2): ln 2. Column 2: teacher (1/2, 1/2), student
     (3/4, 1/4): 1/2 ln 4/3 + 1/2 ln 4 = 2 ln 2 - 1/2 ln 3. Mean: (3 ln 2 - 1/2 ln 3) / 2.
-    Together: 3 ln 2 - 3/8 ln 3 = 1.6674622.
+    Together: 3 ln 2 - 3/8 ln 3 = 1.667462.
     """
     assert pytest.approx(1.6674619, abs=1e-6) == EXPECTED
     assert contrastive_distillation(STUDENT, TEACHER, 1.0).item() == pytest.approx(EXPECTED)

@@ -30,7 +30,7 @@ def test_features_are_unit_vectors_in_the_encoders_direction() -> None:
 
 
 def test_similarity_worked_out_by_hand() -> None:
-    """Row i of the result is row i of the first: 10 * ((1, 0) . (0.6, 0.8), (1, 0) . (0, 1), ...)."""
+    """Row 1, (1, 0) with each row of the second: 10 * (0.6, 0, -1); row 2, (0, 1): the rest."""
     a_BD = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     b_KD = torch.tensor([[0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]])
     expected = torch.tensor([[6.0, 0.0, -10.0], [8.0, 10.0, 0.0]])

@@ -40,13 +40,16 @@ def test_pool_against_a_naive_loop(first: list[str], others: list[list[str]]) ->
     for prompts in [first, *others]:
         for prompt in prompts:
             if prompt not in expected:
-                expected.append(prompt)  # noqa: PERF401 - naive on purpose
+                expected.append(prompt)
     assert prompt_pool(first, *others) == tuple(expected)
 
 
 def test_the_draw_never_changes() -> None:
-    """PCG64(42)'s raw stream is numpy's promise; its first unit floats are 0.773956, 0.438878,
-    0.858598, 0.697368, 0.094177, 0.975622: times ten, rounded down."""
+    """Its base is PCG64's raw stream, which numpy promises to keep.
+
+    Seed 42's first unit floats are 0.773956, 0.438878, 0.858598, 0.697368, 0.094177, 0.975622:
+    times ten, rounded down.
+    """
     assert draw_prompts("0123456789", 6, 42) == tuple("748609")
 
 
@@ -79,7 +82,7 @@ def test_draw_refuses_nothing_to_draw() -> None:
 
 
 def test_pair_seed_worked_out_by_hand() -> None:
-    """j = 7, i = 3, seed = 42: 7 + 200,000 + 420,000,000."""
+    """Pair 7, task 3, seed 42: 7 + 200,000 + 420,000,000."""
     assert pair_seed(7, 3, 42) == 420_200_007
     assert pair_seed(0, 1, 0) == 0
 

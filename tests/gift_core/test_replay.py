@@ -42,8 +42,7 @@ def test_losses_carry_their_weights() -> None:
 
 
 def test_accuracy_accepts_every_equal_prompt() -> None:
-    """Text features are the prompts' own; images 1 and 2 of prompt 0 both look like it, image 3
-    of prompt 1 looks like prompt 0: two of three are right, 66.67 percent."""
+    """Images 1 and 2 look like their prompt 0, image 3 of prompt 1 does too: 2 of 3 are right."""
 
     class Fixed:
         logit_scale = torch.tensor(0.0)

@@ -17,8 +17,11 @@ class Lookup(TinyEncoder):
 
 
 def test_worked_out_by_hand() -> None:
-    """Class 1 has the texts (3, 0) and (0, 1): unit vectors (1, 0) and (0, 1), average
-    (0.5, 0.5), normalised (0.7071, 0.7071). Averaging first would give (0.9487, 0.3162)."""
+    """Class 2 has the texts (3, 0) and (0, 1): unit vectors (1, 0) and (0, 1).
+
+    Their average (0.5, 0.5) is normalised to (0.7071, 0.7071); averaging before normalising would
+    give (0.9487, 0.3162).
+    """
     tokens_KRL = torch.tensor([[[2], [2]], [[0], [1]]])
     expected = torch.tensor([[-1.0, 0.0], [0.5**0.5, 0.5**0.5]])
     torch.testing.assert_close(zero_shot_classifier(Lookup(), tokens_KRL), expected)

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from gift_core.features import PairFeatures, encode_images, encode_texts
+from gift_core.features import (
+    DualEncoder,
+    PairFeatures,
+    encode_images,
+    encode_texts,
+    trainable_parameters,
+)
 from gift_core.step import ReplayBatch, TaskBatch
 
 NUM_WORDS = 11
@@ -62,7 +68,7 @@ class Scene:
     seed: int = 0
 
     def student(self) -> TinyEncoder:
-        """The teacher's copy with its logit_scale frozen: theta_{t-1}, about to learn."""
+        """Copy the teacher and freeze its logit_scale: theta_{t-1}, about to learn."""
         student = copy.deepcopy(self.teacher)
         student.logit_scale.requires_grad_(False)
         return student
@@ -94,3 +100,17 @@ class Scene:
 
 def scene(dtype: torch.dtype = torch.float64, seed: int = 0) -> Scene:
     return Scene(TinyEncoder(seed).to(dtype), dtype, seed)
+
+
+def trained(model: DualEncoder) -> list[nn.Parameter]:
+    return list(trainable_parameters(model).values())
+
+
+def sgd(model: DualEncoder) -> torch.optim.Optimizer:
+    return torch.optim.SGD(trained(model), lr=0.05)
+
+
+def distance(one: nn.Module, other: nn.Module) -> float:
+    """Largest difference of any weight."""
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return max((a - b).abs().max().item() for a, b in pairs)

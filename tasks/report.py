@@ -1,0 +1,317 @@
+"""Stage report: the sequence's own manifest, and one HTML file that a person can keep and print.
+
+The manifest is content-addressed and names every output of the run, so that the page can be drawn
+again from the store alone. The page is a view: it tells times too, and is replaced when its
+sequence has another manifest.
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import prefect
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from prefect.cache_policies import NO_CACHE
+from pydantic import ValidationError
+
+from gift_core.errors import StoreError
+from gift_core.metrics import AccuracyMatrix, summarise
+from tasks import figures
+from tasks.artifacts import first_and_last, read_history, sample_pairs
+from tasks.images import decode_rgb, encode_png
+from tasks.manifests import (
+    FisherManifest,
+    Manifest,
+    ModelManifest,
+    PairsManifest,
+    RunRecord,
+    ScoresManifest,
+    SequenceManifest,
+    ShardManifest,
+    canonical_json,
+    output_key,
+)
+from tasks.progress import duration
+from tasks.sequence import SequenceSettings
+from tasks.store.objects import ObjectStore
+from tasks.store.outputs import (
+    Produced,
+    find_output,
+    library_versions,
+    read_run_record,
+    read_verified,
+    run_output,
+)
+from tasks.store.shards import ReplayPair
+
+SUMMARY = "summary.json"
+HELD_OUT = "held-out"
+"""The panel's data set with this name holds classes that no stage has shown to the model."""
+NUM_SAMPLES = 24
+THUMBNAIL_SIDE = 160
+
+M = TypeVar("M", bound=Manifest)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One output of a run, whose row it stands in, and what is known of its making."""
+
+    manifest: Manifest
+    task: str | None
+    record: RunRecord | None
+
+    @property
+    def stage(self) -> str:
+        """The stage that a person asked for: shards are part of synthesize."""
+        return self.manifest.stage.removesuffix("-shard")
+
+    @property
+    def seconds(self) -> float:
+        """How long it took; 0 where nobody knows."""
+        return self.record.seconds if self.record else 0.0
+
+    @property
+    def num_bytes(self) -> int:
+        """What its own files take; files that it borrows from other outputs are theirs."""
+        own = f"{self.manifest.directory}/"
+        return sum(ref.num_bytes for ref in self.manifest.files if ref.path.startswith(own))
+
+
+@prefect.task(name="report", cache_policy=NO_CACHE, persist_result=False)
+def report(
+    store: ObjectStore,
+    sequence: SequenceSettings,
+    models: Sequence[ModelManifest],
+    pairs: Sequence[PairsManifest],
+    fishers: Sequence[FisherManifest],
+    scores: Sequence[ScoresManifest],
+) -> Produced[SequenceManifest]:
+    """Commit the manifest of a whole sequence, and see that its page is there.
+
+    `scores` are the zero-shot row and then one after each task, in order. Raises ValueError when
+    they are not, StoreError when the store fails.
+    """
+    groups = {"model": models, "pairs": pairs, "fisher": fishers, "scores": scores}
+    manifest = _manifest(sequence, groups, scores, _baseline_digest(store, sequence))
+
+    def make(directory: Path) -> None:
+        (directory / SUMMARY).write_bytes(canonical_json(_summary(manifest)) + b"\n")
+
+    produced = run_output(store, manifest, make)
+    if not (produced.reused and _has_view(store, produced.manifest)):
+        write_view(store, produced.manifest)
+    return produced
+
+
+def load_sequence_manifest(store: ObjectStore, name: str) -> SequenceManifest:
+    """Read the manifest of a sequence by its name; StoreError when there is none or it is torn."""
+    path = _view_path(name, "sequence.json")
+    if not store.exists(path):
+        ends = "/sequence.json"
+        known = [p.split("/")[1] for p in store.list("reports") if p.endswith(ends)]
+        raise StoreError(
+            f"no sequence {name!r} in {store.url}; "
+            + (f"it has {', '.join(known)}" if known else "it has none yet: run one first")
+        )
+    try:
+        return SequenceManifest.model_validate_json(store.read_bytes(path), strict=True)
+    except ValidationError as error:
+        raise StoreError(
+            f"{store.url}/{path} is not a sequence's manifest ({error.errors()[0]['msg']}); "
+            "run the sequence again, what is finished is kept"
+        ) from None
+
+
+def load_summary(store: ObjectStore, manifest: SequenceManifest) -> dict[str, Any]:
+    """Read the metrics of a sequence as its summary.json holds them, verified."""
+    summary: dict[str, Any] = json.loads(read_verified(store, manifest.file(SUMMARY)))
+    return summary
+
+
+def report_address(store: ObjectStore, name: str) -> str:
+    """Where the page of a sequence is: a path or an s3:// address."""
+    return f"{store.url}/{_view_path(name, 'report.html')}"
+
+
+def write_view(store: ObjectStore, manifest: SequenceManifest) -> None:
+    """Draw the page and put it under the sequence's name; the manifest beside it comes last."""
+    page = render_report(store, manifest)
+    store.replace_bytes(_view_path(manifest.name, "report.html"), page.encode("utf-8"))
+    store.replace_bytes(_view_path(manifest.name, "sequence.json"), _canonical(manifest))
+
+
+def render_report(store: ObjectStore, manifest: SequenceManifest) -> str:
+    """Draw the page of a sequence from what its store holds; StoreError when an output is gone."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "duration": duration,
+        "data_uri": figures.data_uri,
+        "thumbnail": _thumbnail,
+    }
+    entries = _entries(store, manifest)
+    seconds: dict[str, float] = {}
+    for entry in entries:
+        seconds[entry.stage] = seconds.get(entry.stage, 0.0) + entry.seconds
+    constant = AccuracyMatrix(
+        manifest.tasks, manifest.zero_shot, [manifest.zero_shot] * len(manifest.tasks)
+    )
+    page = environment.get_template("report.html.j2").render(
+        sequence=manifest,
+        baseline=_baseline(store, manifest),
+        reference=summarise(constant),
+        entries=entries,
+        seconds=seconds,
+        figures=figures,
+        first_and_last=first_and_last,
+        history=lambda model: read_history(store, model),
+        samples=lambda pairs: sample_pairs(store, pairs, NUM_SAMPLES),
+    )
+    return page.strip() + "\n"
+
+
+def _manifest(
+    sequence: SequenceSettings,
+    groups: Mapping[str, Sequence[Manifest]],
+    scores: Sequence[ScoresManifest],
+    baseline: str | None,
+) -> SequenceManifest:
+    tasks = tuple(task.name for task in sequence.tasks)
+    if [row.after_task for row in scores] != [None, *tasks]:
+        raise ValueError(
+            f"report: scores of {len(scores)} models, not zero-shot and each of {tasks}"
+        )
+    zero_shot, *rows = (tuple(score.percent for score in row.tasks) for row in scores)
+    inputs = {
+        f"{kind}-{number:02d}": manifest.digest
+        for kind, manifests in groups.items()
+        for number, manifest in enumerate(manifests)
+    } | ({"baseline": baseline} if baseline else {})
+    # Not the store: the same run on a folder and on S3 is the same sequence.
+    settings = sequence.model_dump(mode="json", exclude={"store"})
+    revision = SequenceManifest.REVISION
+    references = {
+        kind: tuple(f"{manifest.stage}/{manifest.key}" for manifest in manifests)
+        for kind, manifests in groups.items()
+    }
+    return SequenceManifest(
+        name=sequence.name,
+        key=output_key("report", revision, inputs, settings, sequence.seed),
+        inputs=inputs,
+        settings=settings,
+        seed=sequence.seed,
+        versions=library_versions(),
+        method=sequence.method,
+        tasks=tasks,
+        models=references["model"],
+        pairs=references["pairs"],
+        fishers=references["fisher"],
+        scores=references["scores"],
+        zero_shot=zero_shot,
+        matrix=tuple(rows),
+        panel={
+            score.data_set: tuple(row.panel[number].percent for row in scores)
+            for number, score in enumerate(scores[0].panel)
+        },
+        metrics=summarise(AccuracyMatrix(tasks, zero_shot, rows)),
+    )
+
+
+def _summary(manifest: SequenceManifest) -> dict[str, Any]:
+    held_out = manifest.panel.get(HELD_OUT)
+    return manifest.metrics | {
+        "tasks": manifest.tasks,
+        "zero_shot": manifest.zero_shot,
+        "matrix": manifest.matrix,
+        "panel": manifest.panel,
+        "held_out": held_out[-1] if held_out else None,
+    }
+
+
+def _canonical(manifest: Manifest) -> bytes:
+    return canonical_json(manifest.model_dump(mode="json")) + b"\n"
+
+
+def _view_path(name: str, file: str) -> str:
+    return f"reports/{name}/{file}"
+
+
+def _has_view(store: ObjectStore, manifest: SequenceManifest) -> bool:
+    """Whether page and manifest of this very sequence are in place."""
+    paths = [_view_path(manifest.name, file) for file in ("sequence.json", "report.html")]
+    if not all(store.exists(path) for path in paths):
+        return False
+    record, page = (store.read_bytes(path) for path in paths)
+    return record == _canonical(manifest) and f'content="{manifest.digest}"'.encode() in page
+
+
+def _baseline_digest(store: ObjectStore, sequence: SequenceSettings) -> str | None:
+    """Find the digest of the baseline as it stands now; None when there is none (yet)."""
+    name = sequence.baseline
+    if name in (None, sequence.name) or not store.exists(_view_path(str(name), "sequence.json")):
+        return None
+    return load_sequence_manifest(store, str(name)).digest
+
+
+def _baseline(store: ObjectStore, manifest: SequenceManifest) -> SequenceManifest | None:
+    """Find the baseline that the manifest was compared with, even if its name now means another run."""
+    digest = manifest.inputs.get("baseline")
+    if digest is None:
+        return None
+    for path in store.list("outputs/report"):
+        if path.endswith("/manifest.json"):
+            found = find_output(store, SequenceManifest, "report", path.split("/")[2])
+            if found is not None and found.digest == digest:
+                return found
+    return None
+
+
+def _entries(store: ObjectStore, manifest: SequenceManifest) -> list[Entry]:
+    """Every output of the run, task by task in the order of the work; StoreError for a lost one."""
+    models = [_output(store, ModelManifest, reference) for reference in manifest.models]
+    pairs = [_output(store, PairsManifest, reference) for reference in manifest.pairs]
+    fishers = [_output(store, FisherManifest, reference) for reference in manifest.fishers]
+    scores = [_output(store, ScoresManifest, reference) for reference in manifest.scores]
+    owners: list[tuple[str | None, Manifest]] = []
+    for made in pairs:
+        keys = dict.fromkeys(ref.path.split("/")[2] for ref in made.files)
+        shards = [find_output(store, ShardManifest, "synthesize-shard", key) for key in keys]
+        owners += [(made.task, shard) for shard in shards if shard is not None]
+        owners.append((made.task, made))
+    owners += [(model.task, model) for model in models]
+    owners += [(fisher.name, fisher) for fisher in fishers]
+    owners += [(row.after_task, row) for row in scores]
+    order: list[str | None] = [None, *manifest.tasks]
+    owners.sort(key=lambda owner: order.index(owner[0]))
+    owners.append((None, manifest))
+    return [Entry(each, task, read_run_record(store, each)) for task, each in owners]
+
+
+def _output(store: ObjectStore, kind: type[M], reference: str) -> M:
+    stage, key = reference.split("/")
+    found = find_output(store, kind, stage, key)
+    if found is None:
+        raise StoreError(
+            f"{store.url}: the output {stage} {key[:12]} is gone or damaged; run the sequence again"
+        )
+    return found
+
+
+def _thumbnail(pair: ReplayPair) -> str:
+    """Give a replay image as a `data:` URI, decoded and encoded anew: stored bytes are not trusted."""
+    image = decode_rgb(pair.image_bytes, f"replay pair {pair.index} of {pair.task}")
+    if max(image.size) <= THUMBNAIL_SIDE:
+        return figures.data_uri(encode_png(image), "image/png")
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=88)
+    return figures.data_uri(buffer.getvalue(), "image/jpeg")

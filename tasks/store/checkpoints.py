@@ -1,0 +1,25 @@
+"""Tensors as safetensors files: equal tensors are equal bytes, and nothing is unpickled."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from gift_core.errors import StoreError
+from tasks.store.local_files import write_atomically
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors in the order of their names, as they are on the CPU, in one step."""
+    ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    write_atomically(path, [save(ordered, dict(metadata))])
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read tensors; StoreError naming the file when it is missing or torn."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise StoreError(f"{path}: not a readable safetensors file ({error})") from None

@@ -1,0 +1,80 @@
+"""Replay sets: the teacher's features asked once are those that it would give in every step."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gift_core.features import encode_images, encode_texts
+from tasks.manifests import PairsManifest
+from tasks.models.encoders import Encoder, ModelSettings, export_pretrained, load_encoder
+from tasks.replay import replay_set
+from tasks.store.objects import FolderStore
+from tasks.synthesize import commit_pairs, generate_shard
+from tests.tasks.test_synthesize import Painter, plan_of
+from tests.worlds import CLIP, square
+
+
+class Squares(Painter):
+    def generate(self, prompts, seeds):  # type: ignore[no-untyped-def]
+        return np.stack([square("red", seed) for seed in seeds])
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    folder = tmp_path_factory.mktemp("clip")
+    export_pretrained(ModelSettings(architecture=f"local-dir:{CLIP}"), folder)
+    encoder = load_encoder(folder, torch.device("cpu"))
+    encoder.model.eval()
+    return encoder
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> tuple[FolderStore, PairsManifest]:
+    store, plan = FolderStore(tmp_path), plan_of(num_pairs=8)
+    shards = [generate_shard.fn(store, plan, s, lambda: Squares()).manifest for s in plan.starts]
+    return store, commit_pairs.fn(store, plan, shards).manifest
+
+
+def test_batch_holds_each_prompt_once_and_the_teachers_features(
+    stored: tuple[FolderStore, PairsManifest], teacher: Encoder
+) -> None:
+    replay = replay_set(*stored, teacher)
+    indices = np.array([6, 0, 3, 5, 0])
+    batch = replay.batch(indices)
+    plan = plan_of(num_pairs=8)
+    prompts = [plan.prompts[index] for index in indices]
+    assert len(batch.prompt_tokens_PL) == len(set(prompts))
+    tokens_BL = batch.prompt_tokens_PL[batch.prompt_ids_B]
+    assert torch.equal(tokens_BL, teacher.tokenize(prompts))
+    images = torch.stack(
+        [torch.from_numpy(square("red", plan.seeds[i])).permute(2, 0, 1) for i in indices]
+    )
+    assert torch.allclose(batch.images_BCHW, teacher.normalise(images))
+    with torch.no_grad():
+        images_BD = encode_images(teacher.model, batch.images_BCHW)
+        texts_BD = encode_texts(teacher.model, tokens_BL)
+    assert torch.allclose(batch.teacher.image_features_BD, images_BD, atol=1e-6)
+    assert torch.allclose(batch.teacher.text_features_BD, texts_BD, atol=1e-6)
+
+
+def test_batches_once_hold_every_pair_once(
+    stored: tuple[FolderStore, PairsManifest], teacher: Encoder
+) -> None:
+    replay = replay_set(*stored, teacher)
+    batches = list(replay.batches_once(3))
+    assert [len(batch.images_BCHW) for batch in batches] == [3, 3, 2]
+    whole = torch.cat([batch.images_BCHW for batch in batches])
+    assert torch.equal(whole, teacher.normalise(replay.images_NCHW))
+
+
+def test_seeded_batches_repeat(
+    stored: tuple[FolderStore, PairsManifest], teacher: Encoder
+) -> None:
+    replay = replay_set(*stored, teacher)
+    one, same, other = (next(replay.batches(4, seed)) for seed in (1, 1, 2))
+    assert torch.equal(one.images_BCHW, same.images_BCHW)
+    assert not torch.equal(one.images_BCHW, other.images_BCHW)
+
+
