@@ -89,9 +89,7 @@ class Stages:
         """One row of the accuracy matrix."""
         plan = self._plan
         data_sets = tuple(plan.tasks), tuple(plan.panel)
-        return self._keep(
-            stages.evaluate(self._store, model, *data_sets, plan.sequence.evaluation)
-        )
+        return self._keep(stages.evaluate(self._store, model, *data_sets, plan.sequence.evaluation))
 
     def report(self) -> SequenceResult:
         """The report over everything that this run produced."""

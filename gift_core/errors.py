@@ -1,11 +1,10 @@
 """Every error that the product raises on purpose.
 
-    GiftError              base: one clear sentence, what is wrong, where, what to do
-    |-- SettingsError      a setting, a sequence file or a combination of both is wrong
-    |-- DataError          a data set, a class list, an image or a prompt is wrong
-    |-- StoreError         an object cannot be read, written or trusted
-    |-- Diverged           training produced numbers that no longer mean anything
-    `-- Refused            a check that a person asked for said no
+GiftError              base: one clear sentence, what is wrong, where, what to do
+|-- SettingsError      a setting, a sequence file or a combination of both is wrong
+|-- DataError          a data set, a class list, an image or a prompt is wrong
+|-- StoreError         an object cannot be read, written or trusted
+`-- Diverged           training produced numbers that no longer mean anything
 """
 
 
@@ -39,7 +38,3 @@ class StoreError(GiftError):
 
 class Diverged(GiftError):  # noqa: N818 - the field's word for it
     """Training left the numbers that mean something: a loss that is not finite."""
-
-
-class Refused(GiftError):  # noqa: N818 - a verdict, not a fault
-    """A gate said no; nothing was changed."""

@@ -4,8 +4,6 @@ Shapes: B images or pairs, K classes or prompts, D features, C x H x W an image'
 and width, L tokens of a text.
 """
 
-# ruff: noqa: N815 - fields that are tensors name their shape
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self

@@ -4,8 +4,6 @@ Shapes: B pairs, P distinct prompts of the batch, D features, C x H x W an image
 and width, L tokens of a prompt.
 """
 
-# ruff: noqa: N815 - fields that are tensors name their shape
-
 from dataclasses import dataclass
 
 from torch import Tensor

@@ -4,8 +4,6 @@ Shapes: B images or pairs of a batch, K classes of the task, P distinct prompts 
 features, C x H x W an image's channels, height and width, L tokens of a prompt.
 """
 
-# ruff: noqa: N815 - fields that are tensors name their shape
-
 import math
 from dataclasses import dataclass
 from typing import Self

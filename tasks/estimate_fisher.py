@@ -1,5 +1,6 @@
 """Stage estimate-fisher: what the replay pairs say matters in a new model, and what moved."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,14 +11,15 @@ from prefect.cache_policies import NO_CACHE
 
 from gift_core.fisher import block_drift, estimate_fisher
 from gift_core.objective import Objective
-from tasks.manifests import BlockDrift, FisherManifest, ModelManifest, PairsManifest, output_key
+from gift_core.replay import ReplayBatch
+from tasks.manifests import BlockDrift, FisherManifest, ModelManifest, PairsManifest
 from tasks.models.encoders import Encoder, best_device
 from tasks.progress import Progress
 from tasks.replay import open_frozen, open_model, replay_set
 from tasks.sequence import FisherSettings
 from tasks.store.checkpoints import save_tensors
 from tasks.store.objects import ObjectStore
-from tasks.store.outputs import Produced, library_versions, run_output
+from tasks.store.outputs import Produced, planned, run_output
 
 FISHER = "fisher.safetensors"
 
@@ -36,20 +38,21 @@ def fisher_of_model(
     objective: Objective,
     settings: FisherSettings,
 ) -> Produced[FisherManifest]:
-    """Diagonal Fisher of the new model on the replay pairs (docs/method.md step 5), and the drift
-    of each block against its parent, plain and weighted by it."""
+    """Estimate the Fisher diagonal of a new model on the replay pairs (docs/method.md step 5).
+
+    With it goes the drift of each block against its parent, plain and weighted by Fisher.
+    """
     inputs = {"model": model.digest, "parent": parent.digest, "pairs": pairs.digest}
     decided = {
         "fisher": settings.model_dump(mode="json"),
         "objective": objective.model_dump(mode="json"),
     }
-    manifest = FisherManifest(
+    manifest = planned(
+        FisherManifest,
         name=model.name,
-        key=output_key("estimate-fisher", FisherManifest.REVISION, inputs, decided, 0),
         inputs=inputs,
         settings=decided,
         seed=0,
-        versions=library_versions(),
         model=model.digest,
         pairs=pairs.digest,
         drift=(),
@@ -64,7 +67,7 @@ def fisher_of_model(
         batches = list(replay.batches_once(settings.batch_size))
         with Progress(f"Fisher diagonal of {model.name}", len(batches), "batches") as progress:
 
-            def counted():
+            def counted() -> Iterator[ReplayBatch]:
                 for batch in batches:
                     yield batch
                     progress.advance()

@@ -13,13 +13,13 @@ from gift_core.prompts import format_prompt
 from gift_core.zero_shot import predict, zero_shot_classifier
 from tasks.check import PlannedDataSet
 from tasks.data.loaders import cropped_batches
-from tasks.manifests import ModelManifest, Score, ScoresManifest, output_key
+from tasks.manifests import ModelManifest, Score, ScoresManifest
 from tasks.models.encoders import Encoder, best_device
 from tasks.progress import Progress
 from tasks.replay import open_frozen
 from tasks.sequence import EvaluationSettings
 from tasks.store.objects import ObjectStore
-from tasks.store.outputs import Produced, library_versions, run_output
+from tasks.store.outputs import Produced, planned, run_output
 
 
 @prefect.task(
@@ -45,13 +45,12 @@ def evaluate(
         "tasks": [_words(data_set) for data_set in tasks],
         "panel": [_words(data_set) for data_set in panel],
     }
-    manifest = ScoresManifest(
+    manifest = planned(
+        ScoresManifest,
         name=f"after-{model.name}",
-        key=output_key("evaluate", ScoresManifest.REVISION, inputs, decided, 0),
         inputs=inputs,
         settings=decided,
         seed=0,
-        versions=library_versions(),
         model=model.digest,
         after_task=model.task,
         tasks=(),

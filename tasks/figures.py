@@ -69,7 +69,9 @@ def accuracy_figure(
     data set that is only evaluated, drawn in grey.
     """
     figure = Figure(figsize=(WIDTH, 3.1))
-    axes = figure.add_axes((0.07, 0.14, 0.76, 0.82))
+    crowded = len(tasks) > 6
+    bottom = 0.2 if crowded else 0.1
+    axes = figure.add_axes((0.07, bottom, 0.76, 0.96 - bottom))
     ends: list[tuple[float, str, str]] = []
     for number, (name, column) in enumerate((panel or {}).items()):
         axes.plot(column, color=FAINT, linewidth=1.0, linestyle=DASHES[(number + 1) % 4])
@@ -81,7 +83,6 @@ def accuracy_figure(
         marker = MARKERS[number % len(MARKERS)]
         axes.plot(number + 1, column[number + 1], color=colour, marker=marker, markersize=6.5)
         ends.append((column[-1], name, colour))
-    crowded = len(tasks) > 6
     axes.set_xticks(
         range(len(rows)),
         ["zero-shot", *(f"after {_short(name, 14)}" for name in tasks)],
@@ -92,9 +93,9 @@ def accuracy_figure(
     low, high = 10 * math.floor((min(values) - 2) / 10), 10 * math.ceil((max(values) + 2) / 10)
     axes.set_ylim(max(-3, low), min(103, high))
     axes.set_xlim(-0.15, len(rows) - 1 + 0.1)
-    axes.set_ylabel("accuracy, %", color=FAINT)
+    axes.set_ylabel("accuracy, %", color=FAINT, fontsize=7.5)
     _plain(axes)
-    _name_lines(axes, ends, len(rows) - 1, points=72 * 3.1 * 0.82)
+    _name_lines(axes, ends, len(rows) - 1, points=72 * 3.1 * (0.96 - bottom))
     return _svg(figure)
 
 
@@ -219,7 +220,9 @@ def _bars(
     axes.set_ylim(len(values) - 0.4, -0.6)
     axes.set_xlim(0, 1.25 * (max([*values, 0.0]) or 1.0))
     for position, (value, label) in enumerate(zip(values, labels, strict=True)):
-        axes.text(value, position, f" {label}", fontsize=7, color=INK, va="center")
+        axes.text(
+            value + 0.01 * axes.get_xlim()[1], position, label, fontsize=7, color=INK, va="center"
+        )
 
 
 def _row_of_axes(figure: Figure, number: int) -> list[Axes]:

@@ -15,13 +15,14 @@ from gift_core.step import ReplayBatch, StepReport, TaskBatch
 from gift_core.training import train
 from tasks.check import PlannedTask
 from tasks.data.loaders import augmented_batches
-from tasks.manifests import ModelManifest, PairsManifest, canonical_json, output_key
+from tasks.manifests import ModelManifest, PairsManifest, canonical_json
 from tasks.models.encoders import Encoder, best_device, export_tuned
 from tasks.progress import Progress
-from tasks.replay import ReplaySet, open_model, open_frozen, replay_set
+from tasks.replay import ReplaySet, open_frozen, open_model, replay_set
 from tasks.store.objects import ObjectStore
-from tasks.store.outputs import Produced, library_versions, run_output
+from tasks.store.outputs import Produced, run_output
 
+History = dict[str, list[float | None]]
 HISTORY = "history.json"
 REPLAY_SEED_OFFSET = 5_000_000
 """Keeps the order of the replay pairs apart from that of the task's images."""
@@ -48,14 +49,13 @@ def finetune(
         "class_names": list(planned.class_names),
         "template": planned.templates[0],
     }
-    manifest = ModelManifest(
+    manifest = planned(
+        ModelManifest,
         stage="finetune",
         name=planned.name,
-        key=output_key("finetune", ModelManifest.REVISION, inputs, settings, seed),
         inputs=inputs,
         settings=settings,
         seed=seed,
-        versions=library_versions(),
         architecture=parent.architecture,
         parent=parent.digest,
         task=planned.name,
@@ -76,14 +76,12 @@ def finetune(
     return run_output(store, manifest, make, device=str(best_device()))
 
 
-def learn(
-    student: Encoder, planned: PlannedTask, seed: int, replay: ReplaySet | None
-) -> dict[str, list[float]]:
+def learn(student: Encoder, planned: PlannedTask, seed: int, replay: ReplaySet | None) -> History:
     """Train the student in place; the history, one column a number of StepReport."""
     settings = planned.finetune
     torch.manual_seed(seed)
     batches = _batches(student, planned, seed, replay)
-    columns: dict[str, list[float]] = {"step": []}
+    columns: History = {"step": []}
     with Progress(f"Fine-tuning on {planned.name}", settings.num_steps, "steps") as progress:
         reports: Iterator[StepReport] = train(
             student.model, islice(batches, settings.num_steps), settings
@@ -92,9 +90,7 @@ def learn(
             columns["step"].append(number)
             for name, value in asdict(report).items():
                 columns.setdefault(name, []).append(value)
-            progress.advance(
-                note=f"loss {report.task_loss:.3f}, task {report.task_accuracy:.0f} %"
-            )
+            progress.advance(note=f"loss {report.task_loss:.3f}, task {report.task_accuracy:.0f} %")
     return columns
 
 
@@ -119,7 +115,7 @@ def _batches(
         yield batch, pairs
 
 
-def read_history(data: bytes) -> dict[str, list[float]]:
+def read_history(data: bytes) -> History:
     """The columns of a model's history.json."""
-    history: dict[str, list[float]] = json.loads(data)
+    history: History = json.loads(data)
     return history

@@ -6,12 +6,13 @@ size and SHA-256, and holds no time, host or path of a machine, so equal inputs 
 
 import hashlib
 import json
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 1
 Json = dict[str, Any]
+OutputReference = Annotated[str, Field(pattern=r"^[a-z-]+/[0-9a-f]{64}$")]
 
 
 class Record(BaseModel):
@@ -153,15 +154,19 @@ class ScoresManifest(Manifest):
 
 
 class SequenceManifest(Manifest):
-    """A whole run: every manifest of it by digest, and the metrics that follow from the rows."""
+    """A whole run: every output of it, and the metrics that follow from the rows.
+
+    `models` (theta_0 first), `pairs`, `fishers` and `scores` (the zero-shot row first) are
+    references "<stage>/<key>", so that each is found in the store; `inputs` holds their digests.
+    """
 
     stage: Literal["report"] = "report"
     method: str
     tasks: tuple[str, ...]
-    models: tuple[str, ...]
-    pairs: tuple[str, ...]
-    fishers: tuple[str, ...]
-    scores: tuple[str, ...]
+    models: tuple[OutputReference, ...]
+    pairs: tuple[OutputReference, ...]
+    fishers: tuple[OutputReference, ...]
+    scores: tuple[OutputReference, ...]
     zero_shot: tuple[float, ...]
     matrix: tuple[tuple[float, ...], ...]
     panel: dict[str, tuple[float, ...]]

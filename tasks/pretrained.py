@@ -5,10 +5,10 @@ from pathlib import Path
 import prefect
 from prefect.cache_policies import NO_CACHE
 
-from tasks.manifests import ModelManifest, output_key
+from tasks.manifests import ModelManifest
 from tasks.models.encoders import ModelSettings, export_pretrained
 from tasks.store.objects import ObjectStore
-from tasks.store.outputs import Produced, library_versions, run_output
+from tasks.store.outputs import Produced, planned, run_output
 
 
 @prefect.task(name="pretrained", cache_policy=NO_CACHE, persist_result=False)
@@ -20,14 +20,13 @@ def take_pretrained(
     Raises SettingsError when open_clip cannot load it.
     """
     inputs = {"model": identity}
-    manifest = ModelManifest(
+    manifest = planned(
+        ModelManifest,
         stage="pretrained",
         name="pretrained",
-        key=output_key("pretrained", ModelManifest.REVISION, inputs, {}, 0),
         inputs=inputs,
         settings={},
         seed=0,
-        versions=library_versions(),
         architecture=identity,
         parent=None,
         task=None,

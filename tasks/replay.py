@@ -117,13 +117,12 @@ def open_frozen(store: ObjectStore, manifest: ModelManifest, device: torch.devic
 @torch.no_grad()
 def _features_of_images(encoder: Encoder, images_NCHW: Tensor) -> Tensor:
     parts = [
-        encode_images(encoder.model, encoder.normalise(part)) for part in images_NCHW.split(ENCODE_BATCH)
+        encode_images(encoder.model, encoder.normalise(part))
+        for part in images_NCHW.split(ENCODE_BATCH)
     ]
     return torch.cat(parts)
 
 
 @torch.no_grad()
 def _features_of_texts(encoder: Encoder, tokens_PL: Tensor) -> Tensor:
-    return torch.cat(
-        [encode_texts(encoder.model, part) for part in tokens_PL.split(ENCODE_BATCH)]
-    )
+    return torch.cat([encode_texts(encoder.model, part) for part in tokens_PL.split(ENCODE_BATCH)])

@@ -1,8 +1,7 @@
 """Stage report: the sequence's own manifest, and one HTML file that a person can keep and print.
 
-The manifest is content-addressed and names every output of the run, so that the page can be drawn
-again from the store alone. The page is a view: it tells times too, and is replaced when its
-sequence has another manifest.
+The manifest is content-addressed and names every output, so that the page can be drawn again from
+the store alone. The page is a view: it tells times too, and goes with its sequence's manifest.
 """
 
 import io
@@ -21,7 +20,7 @@ from gift_core.errors import StoreError
 from gift_core.metrics import AccuracyMatrix, summarise
 from tasks import figures
 from tasks.artifacts import first_and_last, read_history, sample_pairs
-from tasks.images import decode_rgb, encode_png
+from tasks.images import decode_rgb
 from tasks.manifests import (
     FisherManifest,
     Manifest,
@@ -50,8 +49,9 @@ from tasks.store.shards import ReplayPair
 SUMMARY = "summary.json"
 HELD_OUT = "held-out"
 """The panel's data set with this name holds classes that no stage has shown to the model."""
+STAGES = ("pretrained", "synthesize", "finetune", "estimate-fisher", "evaluate", "report")
 NUM_SAMPLES = 24
-THUMBNAIL_SIDE = 160
+THUMBNAIL_SIDE = 160  # pixels
 
 M = TypeVar("M", bound=Manifest)
 
@@ -111,11 +111,10 @@ def load_sequence_manifest(store: ObjectStore, name: str) -> SequenceManifest:
     """Read the manifest of a sequence by its name; StoreError when there is none or it is torn."""
     path = _view_path(name, "sequence.json")
     if not store.exists(path):
-        ends = "/sequence.json"
-        known = [p.split("/")[1] for p in store.list("reports") if p.endswith(ends)]
+        paths = [path for path in store.list("reports") if path.endswith("/sequence.json")]
+        known = ", ".join(path.split("/")[1] for path in paths)
         raise StoreError(
-            f"no sequence {name!r} in {store.url}; "
-            + (f"it has {', '.join(known)}" if known else "it has none yet: run one first")
+            f"no sequence {name!r} in {store.url}; it has {known or 'none yet: run one first'}"
         )
     try:
         return SequenceManifest.model_validate_json(store.read_bytes(path), strict=True)
@@ -153,28 +152,24 @@ def render_report(store: ObjectStore, manifest: SequenceManifest) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "duration": duration,
-        "data_uri": figures.data_uri,
-        "thumbnail": _thumbnail,
-    }
+    environment.filters["duration"] = duration
+    # As it is stored, with its keys in order: a fresh manifest and a stored one give one page.
+    manifest = SequenceManifest.model_validate_json(_canonical(manifest))
     entries = _entries(store, manifest)
-    seconds: dict[str, float] = {}
-    for entry in entries:
-        seconds[entry.stage] = seconds.get(entry.stage, 0.0) + entry.seconds
-    constant = AccuracyMatrix(
-        manifest.tasks, manifest.zero_shot, [manifest.zero_shot] * len(manifest.tasks)
-    )
+    seconds = {stage: sum(e.seconds for e in entries if e.stage == stage) for stage in STAGES}
+    unchanged = [manifest.zero_shot] * len(manifest.tasks)
     page = environment.get_template("report.html.j2").render(
         sequence=manifest,
         baseline=_baseline(store, manifest),
-        reference=summarise(constant),
+        reference=summarise(AccuracyMatrix(manifest.tasks, manifest.zero_shot, unchanged)),
+        order_of_settings=list(SequenceSettings.model_fields),
         entries=entries,
         seconds=seconds,
         figures=figures,
         first_and_last=first_and_last,
         history=lambda model: read_history(store, model),
         samples=lambda pairs: sample_pairs(store, pairs, NUM_SAMPLES),
+        thumbnail=_thumbnail,
     )
     return page.strip() + "\n"
 
@@ -187,9 +182,7 @@ def _manifest(
 ) -> SequenceManifest:
     tasks = tuple(task.name for task in sequence.tasks)
     if [row.after_task for row in scores] != [None, *tasks]:
-        raise ValueError(
-            f"report: scores of {len(scores)} models, not zero-shot and each of {tasks}"
-        )
+        raise ValueError(f"report: {len(scores)} rows of scores, not zero-shot and after {tasks}")
     zero_shot, *rows = (tuple(score.percent for score in row.tasks) for row in scores)
     inputs = {
         f"{kind}-{number:02d}": manifest.digest
@@ -198,14 +191,13 @@ def _manifest(
     } | ({"baseline": baseline} if baseline else {})
     # Not the store: the same run on a folder and on S3 is the same sequence.
     settings = sequence.model_dump(mode="json", exclude={"store"})
-    revision = SequenceManifest.REVISION
     references = {
         kind: tuple(f"{manifest.stage}/{manifest.key}" for manifest in manifests)
         for kind, manifests in groups.items()
     }
     return SequenceManifest(
         name=sequence.name,
-        key=output_key("report", revision, inputs, settings, sequence.seed),
+        key=output_key("report", SequenceManifest.REVISION, inputs, settings, sequence.seed),
         inputs=inputs,
         settings=settings,
         seed=sequence.seed,
@@ -228,13 +220,8 @@ def _manifest(
 
 def _summary(manifest: SequenceManifest) -> dict[str, Any]:
     held_out = manifest.panel.get(HELD_OUT)
-    return manifest.metrics | {
-        "tasks": manifest.tasks,
-        "zero_shot": manifest.zero_shot,
-        "matrix": manifest.matrix,
-        "panel": manifest.panel,
-        "held_out": held_out[-1] if held_out else None,
-    }
+    shown = manifest.model_dump(mode="json", include={"tasks", "zero_shot", "matrix", "panel"})
+    return manifest.metrics | shown | {"held_out": held_out[-1] if held_out else None}
 
 
 def _canonical(manifest: Manifest) -> bytes:
@@ -263,16 +250,13 @@ def _baseline_digest(store: ObjectStore, sequence: SequenceSettings) -> str | No
 
 
 def _baseline(store: ObjectStore, manifest: SequenceManifest) -> SequenceManifest | None:
-    """Find the baseline that the manifest was compared with, even if its name now means another run."""
+    """Find the baseline that was compared with, even if its name now means another run."""
     digest = manifest.inputs.get("baseline")
     if digest is None:
         return None
-    for path in store.list("outputs/report"):
-        if path.endswith("/manifest.json"):
-            found = find_output(store, SequenceManifest, "report", path.split("/")[2])
-            if found is not None and found.digest == digest:
-                return found
-    return None
+    paths = [path for path in store.list("outputs/report") if path.endswith("/manifest.json")]
+    found = (find_output(store, SequenceManifest, "report", p.split("/")[2]) for p in paths)
+    return next((each for each in found if each is not None and each.digest == digest), None)
 
 
 def _entries(store: ObjectStore, manifest: SequenceManifest) -> list[Entry]:
@@ -307,11 +291,10 @@ def _output(store: ObjectStore, kind: type[M], reference: str) -> M:
 
 
 def _thumbnail(pair: ReplayPair) -> str:
-    """Give a replay image as a `data:` URI, decoded and encoded anew: stored bytes are not trusted."""
+    """Encode a replay image anew as a small `data:` URI: stored bytes are not trusted."""
     image = decode_rgb(pair.image_bytes, f"replay pair {pair.index} of {pair.task}")
-    if max(image.size) <= THUMBNAIL_SIDE:
-        return figures.data_uri(encode_png(image), "image/png")
+    kind = "png" if max(image.size) <= THUMBNAIL_SIDE else "jpeg"
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=88)
-    return figures.data_uri(buffer.getvalue(), "image/jpeg")
+    image.save(buffer, format=kind, quality=88)
+    return figures.data_uri(buffer.getvalue(), f"image/{kind}")

@@ -67,7 +67,7 @@ class PretrainingSettings(Settings):
 
     class_names: Literal["imagenet"] | tuple[ClassName, ...] = Field(
         default="imagenet",
-        description="Class names of the pretraining proxy; imagenet: open_clip's 1000 names (paper)",
+        description="Class names of the pretraining proxy; imagenet: open_clip's 1000 (paper)",
     )
     template: Template = Field(
         default="a photo of a {}.", description="Prompt template with one {} (paper's default)"
@@ -102,7 +102,7 @@ class EvaluationSettings(Settings):
 
 
 class StoreSettings(Settings):
-    """Where outputs are kept. Credentials are never a setting: AWS variables or a block hold them."""
+    """Where outputs are kept. Credentials are no setting: AWS variables or a block hold them."""
 
     url: str = Field(
         default=".gift/store", min_length=1, description="A folder, or s3://bucket/prefix"
@@ -177,7 +177,9 @@ def load_sequence(path: Path, **overrides: object) -> SequenceSettings:
     except yaml.YAMLError as error:
         raise SettingsError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
-        raise SettingsError(f"{path}: a sequence file holds keys and values, not a {_kind(content)}")
+        raise SettingsError(
+            f"{path}: a sequence file holds keys and values, not a {_kind(content)}"
+        )
     try:
         return SequenceSettings.model_validate({**content, **overrides})
     except ValidationError as error:

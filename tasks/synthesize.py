@@ -11,14 +11,17 @@ from gift_core.errors import DataError
 from gift_core.prompts import draw_prompts, pair_seed
 from gift_core.settings import Settings
 from tasks.images import encode_png
-from tasks.manifests import PairsManifest, ShardManifest, canonical_json, output_key, sha256_hex
+from tasks.manifests import PairsManifest, ShardManifest, canonical_json, sha256_hex
 from tasks.models.encoders import best_device
 from tasks.models.generators import Generator
 from tasks.progress import Progress
 from tasks.sequence import SynthesisSettings
 from tasks.store.objects import ObjectStore
-from tasks.store.outputs import Produced, library_versions, run_output
+from tasks.store.outputs import Produced, planned, run_output
 from tasks.store.shards import ReplayPair, write_shard
+
+MAX_TASKS = 100
+"""`pair_seed` leaves room for as many; it keeps the draws of sequences and tasks apart."""
 
 
 class PairsPlan(Settings):
@@ -51,7 +54,7 @@ def plan_pairs(
     seed: int,
 ) -> PairsPlan:
     """Draw the prompts of a task and give each pair its seed (docs/method.md, synthetic pairs)."""
-    prompts = draw_prompts(pool, settings.num_pairs, pair_seed(0, task_index, seed))
+    prompts = draw_prompts(pool, settings.num_pairs, MAX_TASKS * seed + task_index)
     return PairsPlan(
         task=task,
         generator_identity=generator_identity,
@@ -94,13 +97,12 @@ def generate_shard(
         "prompts": list(prompts),
         "seeds": list(seeds),
     }
-    manifest = ShardManifest(
+    manifest = planned(
+        ShardManifest,
         name=f"{plan.task}-{start}",
-        key=output_key("synthesize-shard", ShardManifest.REVISION, inputs, settings, plan.seed),
         inputs=inputs,
         settings=settings,
         seed=plan.seed,
-        versions=library_versions(),
         start=start,
         num_pairs=0,
         num_rejected=0,
@@ -110,9 +112,7 @@ def generate_shard(
         pairs = _generate(plan, start, generator())
         write_shard(directory / f"pairs-{start:06d}.parquet", pairs)
         num_rejected = len(prompts) - len(pairs)
-        return manifest.model_copy(
-            update={"num_pairs": len(pairs), "num_rejected": num_rejected}
-        )
+        return manifest.model_copy(update={"num_pairs": len(pairs), "num_rejected": num_rejected})
 
     return run_output(store, manifest, make, device=str(best_device()))
 
@@ -165,13 +165,12 @@ def commit_pairs(
             "check synthesis.generator (its safety checker blackens pictures)"
         )
     settings = plan.settings.model_dump(mode="json", exclude={"generator": {"model", "revision"}})
-    manifest = PairsManifest(
+    manifest = planned(
+        PairsManifest,
         name=plan.task,
-        key=output_key("synthesize", PairsManifest.REVISION, inputs, settings, plan.seed),
         inputs=inputs,
         settings=settings,
         seed=plan.seed,
-        versions=library_versions(),
         task=plan.task,
         generator=plan.generator_identity,
         num_pairs=num_pairs,

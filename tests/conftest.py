@@ -17,7 +17,8 @@ os.environ.update(
 )
 os.environ.pop("PREFECT_API_URL", None)
 
-from tests.worlds import write_tiny_data  # noqa: E402
+from deployments.seaweed import Endpoint, running_seaweed
+from tests.worlds import write_tiny_data
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +34,10 @@ def prefect_api() -> Iterator[None]:
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data of the tiny sequence."""
     return write_tiny_data(tmp_path_factory.mktemp("tiny-data"))
+
+
+@pytest.fixture(scope="session")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """A real SeaweedFS server for the session, its keys in the usual AWS variables."""
+    with running_seaweed(tmp_path_factory.mktemp("seaweed")) as server, server.environment():
+        yield server

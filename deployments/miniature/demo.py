@@ -67,9 +67,7 @@ def compare(seed: int, folder: Path, store: StoreSettings | None = None) -> list
     return list(results.values())
 
 
-def write_reports(
-    store: ObjectStore, manifests: dict[str, SequenceManifest], folder: Path
-) -> None:
+def write_reports(store: ObjectStore, manifests: dict[str, SequenceManifest], folder: Path) -> None:
     """One HTML file a method and one summary.json for both."""
     folder.mkdir(parents=True, exist_ok=True)
     for method, manifest in manifests.items():

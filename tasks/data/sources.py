@@ -150,9 +150,7 @@ class ImageFolderData(Settings):
 
     def _class_folders(self) -> tuple[str, ...]:
         """The union over the splits, so that a class without test images keeps its label."""
-        return tuple(
-            sorted({path.name for path in Path(self.path).glob("*/*") if path.is_dir()})
-        )
+        return tuple(sorted({path.name for path in Path(self.path).glob("*/*") if path.is_dir()}))
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class DiffusersSettings(Settings):
     )
     solver: Literal["released", "model"] = Field(
         default="released",
-        description="released: PNDM at 50 steps or more, DPM-Solver++ below (as the released code); "
+        description="released: PNDM at 50 steps or more, DPM-Solver++ below (the released code's); "
         "model: the scheduler saved with the pipeline",
     )
     batch_size: int = Field(
@@ -125,8 +125,11 @@ class _DiffusersGenerator:
         self.pipeline = pipeline.to(device)
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
-        """Pictures uint8 (B, H, W, 3); noise comes from a CPU generator a picture, so that a seed
-        gives the same noise on every device and in every batch."""
+        """Pictures uint8 (B, H, W, 3).
+
+        Noise comes from a CPU generator a picture, so that a seed gives the same noise on every
+        device and in every batch.
+        """
         output = self.pipeline(
             list(prompts),
             num_inference_steps=self.settings.num_steps,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -13,7 +14,11 @@ from tasks.store.local_files import write_atomically
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors in the order of their names, as they are on the CPU, in one step."""
-    ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    # A copy of each: the format refuses tensors that share memory, and tied weights do.
+    ordered = {
+        name: tensors[name].detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name in sorted(tensors)
+    }
     write_atomically(path, [save(ordered, dict(metadata))])
 
 

@@ -11,13 +11,13 @@ different folders; the first manifest decides, and the second process adopts it.
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -26,10 +26,12 @@ from gift_core.errors import StoreError
 from tasks.manifests import (
     SCHEMA_VERSION,
     FileRef,
+    Json,
     Manifest,
     RunRecord,
     canonical_json,
     output_directory,
+    output_key,
     sha256_hex,
 )
 from tasks.store.objects import ObjectStore, altered
@@ -50,6 +52,33 @@ class Produced(Generic[M]):
 
     manifest: M
     reused: bool
+
+
+def planned(
+    kind: type[M],
+    *,
+    name: str,
+    inputs: Mapping[str, str],
+    settings: Json,
+    seed: int = 0,
+    **known: Any,  # noqa: ANN401 - the fields of `kind`
+) -> M:
+    """The manifest of an output before it is made: its key, and everything else that is known.
+
+    `known` holds the fields of `kind` beyond those of every manifest; `stage` only where the kind
+    serves several stages.
+    """
+    stage = known.pop("stage", None) or kind.model_fields["stage"].default
+    return kind(
+        stage=stage,
+        name=name,
+        key=output_key(stage, kind.REVISION, dict(inputs), settings, seed),
+        inputs=dict(inputs),
+        settings=settings,
+        seed=seed,
+        versions=library_versions(),
+        **known,
+    )
 
 
 def run_output(

@@ -79,13 +79,15 @@ class S3Store(ObjectStore):
         """See ObjectStore."""
         key = self._key(path)
         num_bytes = 0
-        with self._explained("read", path):
+        with (
+            self._explained("read", path),
             # One request a chunk, each held to the ETag seen first: never a mix of two versions.
-            with self._files().open(key, block_size=CHUNK_BYTES, cache_type="none") as file:
-                while chunk := file.read(CHUNK_BYTES):
-                    num_bytes += len(chunk)
-                    yield chunk
-                expected = file.size
+            self._files().open(key, block_size=CHUNK_BYTES, cache_type="none") as file,
+        ):
+            while chunk := file.read(CHUNK_BYTES):
+                num_bytes += len(chunk)
+                yield chunk
+            expected = file.size
         if num_bytes != expected:
             raise StoreError(
                 f"{self.url}/{path} ended after {num_bytes} of {expected} bytes; read it again"

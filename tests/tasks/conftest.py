@@ -87,7 +87,9 @@ def made_up_run(
     for number, task in enumerate(tasks):
         models.append(_model(store, method, task, models[-1], number))
         if method == "gift":
-            prompts = [f"a photo of a {class_names[n % len(class_names)]}." for n in range(num_pairs)]
+            prompts = [
+                f"a photo of a {class_names[n % len(class_names)]}." for n in range(num_pairs)
+            ]
             pairs.append(_pairs(store, task, prompts))
             fishers.append(_fisher(store, models[-1], pairs[-1], number))
     rows = _accuracies(len(tasks), 0.5 if method == "gift" else 14.0)
@@ -111,7 +113,9 @@ def history(num_steps: int, seed: int = 0, replays: bool = True) -> dict[str, li
         "consolidation_loss": list(grown),
         "learning_rate": [1e-3 * f for f in falling],
         "gradient_norm": [3.0 + f for f in falling],
-        "task_accuracy": [min(100.0, 96 - 70 * f + 50 * n) for f, n in zip(falling, noise, strict=True)],
+        "task_accuracy": [
+            min(100.0, 96 - 70 * f + 50 * n) for f, n in zip(falling, noise, strict=True)
+        ],
         "replay_accuracy": [88.0 + 40 * n if replays else None for n in noise],
     }
 
@@ -143,7 +147,9 @@ def _pairs(store: ObjectStore, task: str, prompts: Sequence[str]) -> PairsManife
     shards = []
     for start in range(0, len(prompts), 8):
         part = prompts[start : start + 8]
-        base = _base("synthesize-shard", f"{task}-{start}", {"generator": "g"}, {"prompts": list(part)})
+        base = _base(
+            "synthesize-shard", f"{task}-{start}", {"generator": "g"}, {"prompts": list(part)}
+        )
         shard = ShardManifest(**base, start=start, num_pairs=len(part), num_rejected=0)
         made = [
             ReplayPair(
@@ -178,7 +184,13 @@ def _fisher(
     store: ObjectStore, model: ModelManifest, pairs: PairsManifest, seed: int
 ) -> FisherManifest:
     generator = np.random.Generator(np.random.PCG64(seed))
-    blocks = ["visual.conv1", "visual.blocks.0", "visual.blocks.1", "text.blocks.0", "text.embedding"]
+    blocks = [
+        "visual.conv1",
+        "visual.blocks.0",
+        "visual.blocks.1",
+        "text.blocks.0",
+        "text.embedding",
+    ]
     inputs = {"model": model.digest, "pairs": pairs.digest}
     manifest = FisherManifest(
         **_base("estimate-fisher", model.name, inputs, {}),
@@ -248,11 +260,11 @@ def _base(
 
 @pytest.fixture
 def store(tmp_path: Path) -> ObjectStore:
-    """An empty store in a folder."""
+    """Give an empty store in a folder."""
     return FolderStore(tmp_path / "store")
 
 
 @pytest.fixture
 def run(store: ObjectStore) -> MadeUpRun:
-    """A made-up run of three tasks by GIFT."""
+    """Give a made-up run of three tasks by GIFT."""
     return made_up_run(store)

@@ -24,7 +24,11 @@ def test_plan_settles_class_lists_counts_and_pools(tmp_path: Path, tiny_data: Pa
     assert (first.index, second.index) == (1, 2)
     assert first.num_images == {"train": 10, "test": 6}
     assert first.class_names == ("red square", "green square")
-    pretraining = ("a photo of a red circle.", "a photo of a blue star.", "a photo of a dot pattern.")
+    pretraining = (
+        "a photo of a red circle.",
+        "a photo of a blue star.",
+        "a photo of a dot pattern.",
+    )
     assert plan.prompt_pool(first) == pretraining
     known = ("a photo of a red square.", "a photo of a green square.")
     assert plan.prompt_pool(second) == pretraining + known

@@ -34,9 +34,12 @@ def test_a_small_file_that_claims_to_be_huge_is_refused_unread() -> None:
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
-    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    bomb = b"\x89PNG\r\n\x1a\n" + chunks
     with pytest.raises(DataError, match=r"shelf\.png: "):
         decode_rgb(bomb, "shelf.png")
 

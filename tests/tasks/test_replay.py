@@ -1,10 +1,12 @@
 """Replay sets: the teacher's features asked once are those that it would give in every step."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from gift_core.features import encode_images, encode_texts
 from tasks.manifests import PairsManifest
@@ -17,7 +19,7 @@ from tests.worlds import CLIP, square
 
 
 class Squares(Painter):
-    def generate(self, prompts, seeds):  # type: ignore[no-untyped-def]
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
         return np.stack([square("red", seed) for seed in seeds])
 
 
@@ -69,12 +71,8 @@ def test_batches_once_hold_every_pair_once(
     assert torch.equal(whole, teacher.normalise(replay.images_NCHW))
 
 
-def test_seeded_batches_repeat(
-    stored: tuple[FolderStore, PairsManifest], teacher: Encoder
-) -> None:
+def test_seeded_batches_repeat(stored: tuple[FolderStore, PairsManifest], teacher: Encoder) -> None:
     replay = replay_set(*stored, teacher)
     one, same, other = (next(replay.batches(4, seed)) for seed in (1, 1, 2))
     assert torch.equal(one.images_BCHW, same.images_BCHW)
     assert not torch.equal(one.images_BCHW, other.images_BCHW)
-
-

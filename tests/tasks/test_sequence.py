@@ -83,9 +83,7 @@ def test_templates_have_one_place(
         load_sequence(written(tmp_path, content))
 
 
-def test_names_are_unique_over_tasks_and_panel(
-    tmp_path: Path, content: dict[str, object]
-) -> None:
+def test_names_are_unique_over_tasks_and_panel(tmp_path: Path, content: dict[str, object]) -> None:
     content["panel"][0]["name"] = "warm"  # type: ignore[index]
     with pytest.raises(SettingsError, match="name warm more than once"):
         load_sequence(written(tmp_path, content))

@@ -50,7 +50,7 @@ def made(store: FolderStore, plan: PairsPlan, painter: Painter) -> list[object]:
 def test_plan_draws_prompts_and_gives_each_pair_the_papers_seed() -> None:
     plan = plan_of()
     assert plan.seeds == tuple(70_100_000 + number for number in range(7))
-    assert plan.prompts == draw_prompts(POOL, 7, 70_100_000)
+    assert plan.prompts == draw_prompts(POOL, 7, 702)
     assert plan.starts == (0, 3, 6)
     assert plan.shard(6) == (plan.prompts[6:], plan.seeds[6:])
 

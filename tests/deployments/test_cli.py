@@ -1,0 +1,103 @@
+"""The command `gift` as a person uses it: what it prints, and its exit codes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.worlds import ROOT, tiny_sequence
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def gift(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "deployments.cli", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def sequence_file(tmp_path: Path, tiny_data: Path) -> Path:
+    sequence = tiny_sequence(tiny_data, str(tmp_path / "store"), method="finetune")
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(sequence.model_dump(mode="json")))
+    return file
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one sentence of a refusal; fails on anything else on standard error."""
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("gift: ")
+    return line
+
+
+def test_run_prints_the_matrix_and_where_the_report_is(sequence_file: Path, home: Path) -> None:
+    done = gift("run", str(sequence_file), PREFECT_HOME=str(home))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "zero-shot" in done.stdout
+    assert "Transfer" in done.stdout
+    assert "tiny: 7 stage outputs computed, 0 found in the store" in done.stdout
+    report = sequence_file.parent / "store" / "reports" / "tiny" / "report.html"
+    assert f"Report: {report}" in done.stdout.replace("\n", "")
+    assert report.is_file()
+    copy = sequence_file.parent / "copy.html"
+    store = str(sequence_file.parent / "store")
+    again = gift("report", "tiny", "--store", store, "--output", str(copy))
+    assert again.returncode == 0, again.stderr
+    assert "zero-shot" in again.stdout
+    assert copy.read_bytes() == report.read_bytes()
+
+
+def test_data_check_counts_images_and_classes(sequence_file: Path) -> None:
+    done = gift("data", "check", str(sequence_file))
+    assert done.returncode == 0, done.stderr
+    assert "warm: 2 classes; train 10, test 6 images; train:" in done.stdout
+    assert len(done.stdout.splitlines()) == 3
+
+
+def test_refusals_are_one_sentence_without_a_trace_of_python(
+    sequence_file: Path, tmp_path: Path
+) -> None:
+    assert "no such sequence file" in refused(gift("run", str(tmp_path / "none.yaml")))
+    content = yaml.safe_load(sequence_file.read_text())
+    content["finetune"]["weight_decay"] = -1
+    sequence_file.write_text(yaml.safe_dump(content))
+    line = refused(gift("run", str(sequence_file)))
+    assert "finetune.weight_decay" in line
+    assert "(got -1" in line
+
+
+def test_unreachable_object_storage_is_refused_before_work(sequence_file: Path) -> None:
+    done = gift(
+        "run",
+        str(sequence_file),
+        "--store",
+        "s3://bucket/prefix",
+        AWS_ENDPOINT_URL="http://127.0.0.1:9",
+        AWS_ACCESS_KEY_ID="k",
+        AWS_SECRET_ACCESS_KEY="s",
+    )
+    assert "s3://bucket" in refused(done)
+
+
+def test_unknown_report_lists_the_known(tmp_path: Path) -> None:
+    done = gift("report", "nothing", "--store", str(tmp_path))
+    assert "no sequence 'nothing'" in refused(done)
+
+
+def test_missing_argument_is_the_users_mistake() -> None:
+    assert gift("run").returncode == 2

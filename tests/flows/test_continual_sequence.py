@@ -1,0 +1,115 @@
+"""The whole method as flows: a folder and object storage give the same manifests, once."""
+
+import os
+from pathlib import Path
+
+import pytest
+from prefect.filesystems import RemoteFileSystem
+
+from deployments.seaweed import Endpoint
+from flows.continual_sequence import continual_sequence
+from flows.dispatch import SequenceResult
+from flows.storage import sequence_store
+from gift_core.errors import SettingsError
+from tasks.manifests import sha256_hex
+from tasks.report import report_address
+from tasks.sequence import SequenceSettings, StoreSettings
+from tasks.store.objects import ObjectStore
+from tests.worlds import tiny_sequence
+
+pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("prefect_api")]
+NUM_OUTPUTS = 12  # theta_0, 3 rows, 2 x (pairs, model, Fisher), sequence; shards not counted
+
+
+@pytest.fixture(scope="module")
+def in_folder(
+    prefect_api: None, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[SequenceSettings, SequenceResult]:
+    store = tmp_path_factory.mktemp("flows") / "store"
+    sequence = tiny_sequence(tiny_data, str(store))
+    return sequence, continual_sequence(sequence=sequence)
+
+
+@pytest.fixture
+def bucket(endpoint: Endpoint) -> str:
+    return f"s3://{endpoint.bucket}"
+
+
+def manifests(store: ObjectStore) -> dict[str, str]:
+    paths = [path for path in store.list("outputs") if path.endswith("manifest.json")]
+    return {path: sha256_hex(store.read_bytes(path)) for path in paths}
+
+
+def test_a_sequence_gives_a_full_matrix_and_a_report(
+    in_folder: tuple[SequenceSettings, SequenceResult],
+) -> None:
+    sequence, result = in_folder
+    manifest = result.manifest
+    assert (result.num_computed, result.num_reused) == (NUM_OUTPUTS - 1, 0)
+    assert (len(manifest.matrix), len(manifest.matrix[0])) == (2, 2)
+    assert len(manifest.panel["panel"]) == 3
+    assert len(manifest.fishers) == len(manifest.pairs) == 2
+    assert "tiny" in Path(report_address(sequence_store(sequence.store), "tiny")).read_text()
+
+
+def test_a_second_run_computes_nothing_and_says_so(
+    in_folder: tuple[SequenceSettings, SequenceResult],
+) -> None:
+    sequence, first = in_folder
+    store = sequence_store(sequence.store)
+    before = {path: store.read_bytes(path) for path in store.list("")}
+    again = continual_sequence(sequence=sequence)
+    assert (again.num_computed, again.num_reused) == (0, NUM_OUTPUTS - 1)
+    assert again.manifest == first.manifest
+    assert again.summary == "tiny: nothing to recompute, all 11 found in the store"
+    assert {path: store.read_bytes(path) for path in store.list("")} == before
+
+
+def test_object_storage_holds_the_same_manifests_digest_for_digest(
+    in_folder: tuple[SequenceSettings, SequenceResult], bucket: str
+) -> None:
+    sequence, first = in_folder
+    on_s3 = sequence.model_copy(update={"store": StoreSettings(url=f"{bucket}/tiny")})
+    result = continual_sequence(sequence=on_s3)
+    assert result.num_reused == 0
+    assert result.manifest == first.manifest
+    expected = manifests(sequence_store(sequence.store))
+    assert manifests(sequence_store(on_s3.store)) == expected
+    assert len(expected) == NUM_OUTPUTS - 1 + 4  # and four shards
+
+
+def test_other_methods_share_what_they_have_in_common(
+    in_folder: tuple[SequenceSettings, SequenceResult],
+) -> None:
+    sequence, _ = in_folder
+    plain = sequence.model_copy(update={"name": "tiny-finetune", "method": "finetune"})
+    result = continual_sequence(sequence=plain)
+    assert result.num_reused == 2  # theta_0 and its row
+    assert result.manifest.pairs == ()
+    compared = sequence.model_copy(update={"baseline": "tiny-finetune"})
+    against = continual_sequence(sequence=compared)
+    assert (against.num_computed, against.num_reused) == (1, NUM_OUTPUTS - 2)
+
+
+def test_a_file_or_a_sequence_is_needed() -> None:
+    with pytest.raises(SettingsError, match="neither file nor sequence is given"):
+        continual_sequence()
+
+
+def test_a_block_that_does_not_exist_is_named(tiny_data: Path) -> None:
+    with pytest.raises(SettingsError, match="no remote-file-system block named 'nowhere'"):
+        sequence_store(StoreSettings(url="s3://bucket", block="nowhere"))
+
+
+def test_a_block_gives_endpoint_and_credentials(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL")
+    key, secret, endpoint = (os.environ[name] for name in keys)
+    RemoteFileSystem(
+        basepath=bucket, settings={"key": key, "secret": secret, "endpoint_url": endpoint}
+    ).save("objects", overwrite=True, _sync=True)
+    for name in keys:
+        monkeypatch.delenv(name)
+    sequence_store(StoreSettings(url=f"{bucket}/blocks", block="objects")).check()
