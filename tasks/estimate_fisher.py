@@ -19,7 +19,7 @@ from tasks.replay import open_frozen, open_model, replay_set
 from tasks.sequence import FisherSettings
 from tasks.store.checkpoints import save_tensors
 from tasks.store.objects import ObjectStore
-from tasks.store.outputs import Produced, planned, run_output
+from tasks.store.outputs import Produced, plan_output, run_output
 
 FISHER = "fisher.safetensors"
 
@@ -47,7 +47,7 @@ def fisher_of_model(
         "fisher": settings.model_dump(mode="json"),
         "objective": objective.model_dump(mode="json"),
     }
-    manifest = planned(
+    manifest = plan_output(
         FisherManifest,
         name=model.name,
         inputs=inputs,

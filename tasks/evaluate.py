@@ -19,7 +19,7 @@ from tasks.progress import Progress
 from tasks.replay import open_frozen
 from tasks.sequence import EvaluationSettings
 from tasks.store.objects import ObjectStore
-from tasks.store.outputs import Produced, planned, run_output
+from tasks.store.outputs import Produced, plan_output, run_output
 
 
 @prefect.task(
@@ -45,7 +45,7 @@ def evaluate(
         "tasks": [_words(data_set) for data_set in tasks],
         "panel": [_words(data_set) for data_set in panel],
     }
-    manifest = planned(
+    manifest = plan_output(
         ScoresManifest,
         name=f"after-{model.name}",
         inputs=inputs,

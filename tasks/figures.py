@@ -164,7 +164,7 @@ def contact_sheet(images: Sequence[Picture], columns: int, min_side: int = 96) -
     Tiny images are enlarged by whole factors (nearest neighbour) to at least `min_side` pixels;
     images of twice that and more are reduced to it.
     """
-    tiles = [tile(image, min_side) for image in images] or [Image.new("RGB", (1, 1), "white")]
+    tiles = [tile(image, min_side) for image in images or [Image.new("RGB", (1, 1), "white")]]
     gap, used = 4, min(max(columns, 1), len(tiles))
     width = max(picture.width for picture in tiles) + gap
     height = max(picture.height for picture in tiles) + gap

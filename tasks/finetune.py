@@ -20,7 +20,7 @@ from tasks.models.encoders import Encoder, best_device, export_tuned
 from tasks.progress import Progress
 from tasks.replay import ReplaySet, open_frozen, open_model, replay_set
 from tasks.store.objects import ObjectStore
-from tasks.store.outputs import Produced, run_output
+from tasks.store.outputs import Produced, plan_output, run_output
 
 History = dict[str, list[float | None]]
 HISTORY = "history.json"
@@ -49,7 +49,7 @@ def finetune(
         "class_names": list(planned.class_names),
         "template": planned.templates[0],
     }
-    manifest = planned(
+    manifest = plan_output(
         ModelManifest,
         stage="finetune",
         name=planned.name,

@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.manifests import ModelManifest
 from tasks.models.encoders import ModelSettings, export_pretrained
 from tasks.store.objects import ObjectStore
-from tasks.store.outputs import Produced, planned, run_output
+from tasks.store.outputs import Produced, plan_output, run_output
 
 
 @prefect.task(name="pretrained", cache_policy=NO_CACHE, persist_result=False)
@@ -20,7 +20,7 @@ def take_pretrained(
     Raises SettingsError when open_clip cannot load it.
     """
     inputs = {"model": identity}
-    manifest = planned(
+    manifest = plan_output(
         ModelManifest,
         stage="pretrained",
         name="pretrained",

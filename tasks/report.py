@@ -31,7 +31,6 @@ from tasks.manifests import (
     SequenceManifest,
     ShardManifest,
     canonical_json,
-    output_key,
 )
 from tasks.progress import duration
 from tasks.sequence import SequenceSettings
@@ -39,7 +38,7 @@ from tasks.store.objects import ObjectStore
 from tasks.store.outputs import (
     Produced,
     find_output,
-    library_versions,
+    plan_output,
     read_run_record,
     read_verified,
     run_output,
@@ -195,13 +194,12 @@ def _manifest(
         kind: tuple(f"{manifest.stage}/{manifest.key}" for manifest in manifests)
         for kind, manifests in groups.items()
     }
-    return SequenceManifest(
+    return plan_output(
+        SequenceManifest,
         name=sequence.name,
-        key=output_key("report", SequenceManifest.REVISION, inputs, settings, sequence.seed),
         inputs=inputs,
         settings=settings,
         seed=sequence.seed,
-        versions=library_versions(),
         method=sequence.method,
         tasks=tasks,
         models=references["model"],

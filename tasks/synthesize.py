@@ -17,7 +17,7 @@ from tasks.models.generators import Generator
 from tasks.progress import Progress
 from tasks.sequence import SynthesisSettings
 from tasks.store.objects import ObjectStore
-from tasks.store.outputs import Produced, planned, run_output
+from tasks.store.outputs import Produced, plan_output, run_output
 from tasks.store.shards import ReplayPair, write_shard
 
 MAX_TASKS = 100
@@ -97,7 +97,7 @@ def generate_shard(
         "prompts": list(prompts),
         "seeds": list(seeds),
     }
-    manifest = planned(
+    manifest = plan_output(
         ShardManifest,
         name=f"{plan.task}-{start}",
         inputs=inputs,
@@ -165,7 +165,7 @@ def commit_pairs(
             "check synthesis.generator (its safety checker blackens pictures)"
         )
     settings = plan.settings.model_dump(mode="json", exclude={"generator": {"model", "revision"}})
-    manifest = planned(
+    manifest = plan_output(
         PairsManifest,
         name=plan.task,
         inputs=inputs,

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import diffusers
 import numpy as np
 import torch
+import transformers
 from diffusers import AutoPipelineForText2Image, DPMSolverMultistepScheduler, PNDMScheduler
 from numpy.typing import NDArray
 from pydantic import Field
@@ -104,6 +105,9 @@ class _DiffusersGenerator:
     def __init__(self, settings: DiffusersSettings, device: torch.device) -> None:
         self.identity = settings.check()
         self.settings = settings
+        # Our own progress counts pictures; a bar of files being read says nothing to anybody.
+        diffusers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         try:
             pipeline = AutoPipelineForText2Image.from_pretrained(

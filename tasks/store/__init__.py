@@ -1,0 +1,1 @@
+"""Where outputs live: stores, outputs with their manifests, shards and checkpoints."""

@@ -15,7 +15,7 @@ TEMPORARY_PREFIX = ".tmp-"
 
 @contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
-    """A name for a temporary file in the folder of `path`; the file is removed afterwards."""
+    """Name a temporary file in the folder of `path`; it is removed afterwards."""
     temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
     try:
         yield temporary
@@ -80,7 +80,7 @@ def flush_folder(path: Path) -> None:
 
 
 def read_chunks(path: Path, chunk_bytes: int) -> Iterator[bytes]:
-    """The content of a file piece by piece; OSError when it cannot be read."""
+    """Yield the content of a file piece by piece; OSError when it cannot be read."""
     with path.open("rb") as file:
         while chunk := file.read(chunk_bytes):
             yield chunk

@@ -30,7 +30,7 @@ _PART = re.compile(r"[A-Za-z0-9._+=@,~ -]+")
 
 
 def checked_path(path: str) -> str:
-    """The path itself; StoreError when it could leave the store or mean two things.
+    """Return the path; StoreError when it could leave the store or mean two things.
 
     Plain ASCII only: a question mark or a star means something to one store or another.
     """
@@ -55,11 +55,11 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def read_bytes(self, path: str) -> bytes:
-        """The whole object; StoreError when it is missing."""
+        """Read the whole object; StoreError when it is missing."""
 
     @abstractmethod
     def read_chunks(self, path: str) -> Iterator[bytes]:
-        """The object piece by piece; StoreError when it is missing or ends early."""
+        """Yield the object piece by piece; StoreError when it is missing or ends early."""
 
     @abstractmethod
     def put_if_absent(self, path: str, data: bytes) -> bool:
@@ -79,11 +79,11 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def size(self, path: str) -> int | None:
-        """The object's size in bytes; None when there is no such object."""
+        """Tell the object's size in bytes; None when there is no such object."""
 
     @abstractmethod
     def list(self, prefix: str = "") -> list[str]:
-        """The sorted paths of all objects in and below the folder `prefix`; "" for the root."""
+        """List the sorted paths of all objects below the folder `prefix`; "" is the root."""
 
     @abstractmethod
     def delete(self, path: str) -> None:
@@ -210,12 +210,12 @@ def explained(action: str, where: str) -> Iterator[None]:
 
 
 def missing(where: str) -> StoreError:
-    """The error for an object that should be there."""
+    """Build the error for an object that should be there."""
     return StoreError(f"{where} does not exist; check the path or redo the stage that makes it")
 
 
 def altered(where: str, expected: str, found: str) -> StoreError:
-    """The error for an object whose bytes are not those that were stored."""
+    """Build the error for an object whose bytes are not those that were stored."""
     return StoreError(
         f"{where} was altered: its SHA-256 is {found}, its manifest says {expected}; "
         "delete the object and run the stage again"
@@ -223,7 +223,7 @@ def altered(where: str, expected: str, found: str) -> StoreError:
 
 
 def not_exclusive(url: str) -> StoreError:
-    """The error for a store that lets two writers create the same object."""
+    """Build the error for a store that lets two writers create the same object."""
     return StoreError(
         f"{url} ignores the condition to create an object only when it is absent, so two runs "
         "could overwrite each other; use a store that honours If-None-Match or hard links"
@@ -231,12 +231,12 @@ def not_exclusive(url: str) -> StoreError:
 
 
 def probe_name() -> str:
-    """A name for a probe that no other process uses."""
+    """Name a probe as no other process does."""
     return f"{TEMPORARY_PREFIX}probe-{secrets.token_hex(8)}"
 
 
 def open_store(url: str, options: Mapping[str, Any] | None = None) -> ObjectStore:
-    """The store at "s3://bucket/prefix", "file:///folder" or a folder's path; asks no network.
+    """Open "s3://bucket/prefix", "file:///folder" or a folder by its path; asks no network.
 
     `options` are those of S3Store. Raises SettingsError for another scheme or an unknown option.
     """

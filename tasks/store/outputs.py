@@ -54,7 +54,7 @@ class Produced(Generic[M]):
     reused: bool
 
 
-def planned(
+def plan_output(
     kind: type[M],
     *,
     name: str,
