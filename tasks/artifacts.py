@@ -6,7 +6,6 @@ plain functions. Prompts and class names are untrusted: they are escaped whereve
 """
 
 import html
-import json
 import re
 from collections.abc import Callable, Sequence
 
@@ -22,6 +21,7 @@ from tasks.figures import (
     drift_figure,
     loss_figure,
 )
+from tasks.finetune import read_history
 from tasks.images import decode_rgb
 from tasks.manifests import (
     FisherManifest,
@@ -40,7 +40,6 @@ from tasks.store.shards import ReplayPair, read_shard
 MAX_SHEET_BYTES = 180_000
 """Leaves a markdown artifact below 300 KB in base64 with its text: Prefect keeps it in its
 database."""
-HISTORY = "history.json"
 
 Row = dict[str, str | int | float]
 
@@ -86,10 +85,14 @@ def publish_sequence(store: ObjectStore, manifest: SequenceManifest) -> None:
     """Show a whole sequence: the accuracy matrix as a table; metrics, curves, pictures as text."""
     words = f"Sequence {manifest.name}, {manifest.method}"
     _publish_table(
-        "accuracy-matrix", f"{words}: accuracy in percent", lambda: matrix_rows(manifest)
+        f"accuracy-matrix-{manifest.name}",
+        f"{words}: accuracy in percent",
+        lambda: matrix_rows(manifest),
     )
     _publish_markdown(
-        "sequence-report", words, lambda: sequence_markdown(manifest, _samples(store, manifest, 8))
+        f"sequence-report-{manifest.name}",
+        words,
+        lambda: sequence_markdown(manifest, _samples(store, manifest, 8)),
     )
 
 
@@ -104,12 +107,6 @@ def sample_pairs(store: ObjectStore, manifest: PairsManifest, count: int) -> lis
             break
         pairs += read_shard(read_verified(store, ref), ref.path)
     return pairs[:count]
-
-
-def read_history(store: ObjectStore, manifest: ModelManifest) -> History:
-    """Read the columns of a fine-tuned model's history, verified."""
-    history: History = json.loads(read_verified(store, manifest.file(HISTORY)))
-    return history
 
 
 def pairs_markdown(manifest: PairsManifest, pairs: Sequence[ReplayPair]) -> str:

@@ -20,7 +20,7 @@ from tasks.models.encoders import Encoder, best_device, export_tuned
 from tasks.progress import Progress
 from tasks.replay import ReplaySet, open_frozen, open_model, replay_set
 from tasks.store.objects import ObjectStore
-from tasks.store.outputs import Produced, plan_output, run_output
+from tasks.store.outputs import Produced, plan_output, read_verified, run_output
 
 History = dict[str, list[float | None]]
 HISTORY = "history.json"
@@ -115,7 +115,7 @@ def _batches(
         yield batch, pairs
 
 
-def read_history(data: bytes) -> History:
-    """The columns of a model's history.json."""
-    history: History = json.loads(data)
+def read_history(store: ObjectStore, manifest: ModelManifest) -> History:
+    """The columns of a fine-tuned model's history, verified; StoreError when altered."""
+    history: History = json.loads(read_verified(store, manifest.file(HISTORY)))
     return history

@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from gift_core.errors import StoreError
 from gift_core.metrics import AccuracyMatrix, summarise
 from tasks import figures
-from tasks.artifacts import first_and_last, read_history, sample_pairs
+from tasks.artifacts import first_and_last, sample_pairs
+from tasks.finetune import read_history
 from tasks.images import decode_rgb
 from tasks.manifests import (
     FisherManifest,

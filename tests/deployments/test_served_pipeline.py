@@ -109,7 +109,7 @@ def test_the_accuracy_matrix_is_a_table(served: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["pairs-warm", "model-warm", "drift-figure-cold", "sequence-report"]
+    "key", ["pairs-warm", "model-warm", "drift-figure-cold", "sequence-report-tiny"]
 )
 def test_pictures_are_drawn(served: Served, key: str) -> None:
     found = served.post("/artifacts/latest/filter", {"artifacts": {"key": {"like_": key}}})

@@ -13,6 +13,7 @@ from prefect.client.schemas.filters import ArtifactFilter
 from prefect.client.schemas.objects import Artifact
 
 from tasks import artifacts
+from tasks.finetune import read_history
 from tasks.progress import Progress
 from tasks.report import report
 from tasks.store.outputs import read_run_record
@@ -73,7 +74,7 @@ def test_pictures_that_do_not_compress_leave_the_text_small(run: MadeUpRun, side
 def test_model_shows_curves_losses_and_time(run: MadeUpRun) -> None:
     model = run.models[1]
     record = read_run_record(run.store, model)
-    markdown = artifacts.model_markdown(model, artifacts.read_history(run.store, model), record)
+    markdown = artifacts.model_markdown(model, read_history(run.store, model), record)
     assert b"Contrastive distillation" in embedded(markdown, r"svg\+xml")
     assert "120 steps in 0." in markdown
     assert "cpu" in markdown
@@ -177,11 +178,11 @@ def test_everything_is_published_to_a_server(run: MadeUpRun) -> None:
     found = {artifact.key: artifact for artifact in stored_artifacts()}
     assert set(found) == {
         "pairs-digits", "model-digits", "model-photos", "model-sketches", "drift-digits",
-        "drift-figure-digits", "accuracy-zero-shot", "accuracy-after-digits", "accuracy-matrix",
-        "sequence-report", "progress-evaluating",
+        "drift-figure-digits", "accuracy-zero-shot", "accuracy-after-digits", "accuracy-matrix-little",
+        "sequence-report-little", "progress-evaluating",
     }  # fmt: skip
-    assert found["accuracy-matrix"].type == "table"
-    assert found["sequence-report"].type == "markdown"
+    assert found["accuracy-matrix-little"].type == "table"
+    assert found["sequence-report-little"].type == "markdown"
     assert found["progress-evaluating"].data == 75.0
 
 

@@ -12,12 +12,12 @@ from PIL import Image
 from tasks.check import Plan, check_sequence
 from tasks.estimate_fisher import FISHER, fisher_of_model
 from tasks.evaluate import evaluate
-from tasks.finetune import HISTORY, finetune, read_history
+from tasks.finetune import finetune, read_history
 from tasks.manifests import ModelManifest, PairsManifest
 from tasks.pretrained import take_pretrained
 from tasks.store.checkpoints import load_tensors
 from tasks.store.objects import FolderStore, ObjectStore
-from tasks.store.outputs import fetch_output, read_verified
+from tasks.store.outputs import fetch_output
 from tasks.synthesize import LazyGenerator, commit_pairs, generate_shard, plan_pairs
 from tests.worlds import tiny_sequence
 
@@ -73,7 +73,7 @@ def test_finetune_moves_the_weights_but_not_the_scale(
 
 
 def test_finetune_keeps_a_history_of_every_step(world: World, learnt: ModelManifest) -> None:
-    history = read_history(read_verified(world.store, learnt.file(HISTORY)))
+    history = read_history(world.store, learnt)
     assert history["step"] == [1, 2, 3]
     assert {len(column) for column in history.values()} == {3}
     assert all(value > 0 for value in history["distillation_loss"])
@@ -116,7 +116,7 @@ def test_plain_finetuning_has_no_replay_numbers(world: World) -> None:
         }
     )
     manifest = finetune.fn(world.store, plain, 7, world.parent, None).manifest
-    history = read_history(read_verified(world.store, manifest.file(HISTORY)))
+    history = read_history(world.store, manifest)
     assert history["distillation_loss"] == [0.0, 0.0, 0.0]
     assert history["replay_accuracy"] == [None, None, None]
     assert "pairs" not in manifest.inputs
