@@ -8,6 +8,8 @@ PORT ?= 4200
 export PREFECT_HOME ?= $(CURDIR)/.gift/prefect
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
+# The newer dashboard asks an analytics host from the browser, this one asks nobody.
+export PREFECT_SERVER_UI_V2_ENABLED := false
 export HF_HUB_OFFLINE := 1
 
 .PHONY: demo demo-s3 seeds data test lint format dashboard miniature clean

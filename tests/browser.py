@@ -4,8 +4,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from playwright.sync_api import Page, sync_playwright
+
+OWN_HOSTS = {"127.0.0.1", "", None}
+"""None: `data:` and `blob:` addresses, which ask nobody."""
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -21,7 +25,11 @@ ARGUMENTS = [
 
 @contextmanager
 def open_page(width: int = 1400, height: int = 1000) -> Iterator[Page]:
-    """A page in headless Chromium; AssertionError that says what to install when there is none."""
+    """A page in headless Chromium that may talk to this machine only.
+
+    AssertionError when there is no Chromium (it says what to install), and at the end when the
+    page asked anybody else for anything.
+    """
     chromium = shutil.which("chromium")
     assert chromium, "these tests look at pages: install Chromium (apt-get install chromium)"
     with sync_playwright() as playwright:
@@ -29,7 +37,11 @@ def open_page(width: int = 1400, height: int = 1000) -> Iterator[Page]:
         try:
             page = browser.new_page(viewport={"width": width, "height": height})
             page.set_default_timeout(60_000)
+            asked: list[str] = []
+            page.on("request", lambda request: asked.append(request.url))
             yield page
+            elsewhere = [url for url in asked if urlsplit(url).hostname not in OWN_HOSTS]
+            assert not elsewhere, f"the page phoned {elsewhere[:3]}"
         finally:
             browser.close()
 

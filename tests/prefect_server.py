@@ -105,6 +105,7 @@ def running_server(home: Path) -> Iterator[PrefectServer]:
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_V2_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "GIFT_HOME": str(ROOT),
         "PYTHONPATH": str(ROOT),

@@ -87,8 +87,9 @@ def test_run_page_lists_the_stages(served: Served) -> None:
     run = served.runs()["tiny"]
     with open_page() as page:
         page.goto(f"{served.server.url}/runs/flow-run/{run['id']}")
-        page.get_by_text("finetune-warm").first.wait_for()
-        page.get_by_text("Completed").first.wait_for()
+        page.get_by_text("Subflow Runs").click()
+        for name in STAGE_RUNS:
+            page.get_by_text(name, exact=True).first.wait_for()
         screenshot(page, served.shots / "run.png")
 
 
@@ -98,7 +99,7 @@ def test_the_accuracy_matrix_is_a_table(served: Served) -> None:
     )
     rows = json.loads(artifact["data"])
     with open_page() as page:
-        page.goto(f"{served.server.url}/artifacts/artifact/{artifact['id']}")
+        page.goto(f"{served.server.url}/artifacts/artifact/{artifact['latest_id']}")
         page.get_by_text("zero-shot").first.wait_for()
         text = page.inner_text("body")
         screenshot(page, served.shots / "matrix.png")
@@ -118,7 +119,7 @@ def test_pictures_are_drawn(served: Served, key: str) -> None:
     expected = len(re.findall(r"!\[[^\]]*\]\(data:image", str(pictured[0]["data"])))
     assert expected > 0
     with open_page() as page:
-        page.goto(f"{served.server.url}/artifacts/artifact/{pictured[0]['id']}")
+        page.goto(f"{served.server.url}/artifacts/artifact/{pictured[0]['latest_id']}")
         page.wait_for_function(
             "n => [...document.images].filter(i => i.complete && i.naturalWidth > 1).length >= n",
             arg=expected,
