@@ -85,13 +85,13 @@ def _drawn(data_set: str, split: str) -> Labelled:
     return np.stack(pictures), np.array(labels, dtype=np.int64)
 
 
-def build_data_set(name: str) -> dict[str, Labelled]:
-    """Return each split's pictures (uint8 [N, 32, 32, 3]) and labels (int64 [N])."""
+def build_split(name: str, split: str) -> Labelled:
+    """Return a split's pictures (uint8 [N, 32, 32, 3]) and labels (int64 [N])."""
     if name == "digits":
-        return handwritten_digits()
+        return handwritten_digits()[split]
     if name == "photos":
-        return photo_patches()
-    return {split: _drawn(name, split) for split in SPLITS[name]}
+        return photo_patches()[split]
+    return _drawn(name, split)
 
 
 def _png(picture: np.ndarray) -> bytes:
@@ -174,8 +174,8 @@ def write_all(folder: Path) -> None:
     files: dict[str, str] = {}
     for name, class_names in CLASS_NAMES.items():
         sizes = []
-        for split, labelled in build_data_set(name).items():
-            buffer = io.BytesIO()
+        for split in SPLITS[name]:
+            labelled, buffer = build_split(name, split), io.BytesIO()
             pq.write_table(_table(name, split, labelled), buffer, compression="snappy")
             path = Path(name, f"{split}.parquet")
             _write(folder / path, buffer.getvalue())

@@ -3,6 +3,7 @@
 Both come inside the libraries' wheels: nothing is downloaded.
 """
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ PHOTO_BANDS = {"train": (0.0, 0.46), "validation": (0.46, 0.66), "test": (0.66, 
 PHOTOS_A_CLASS = {"train": 70, "validation": 10, "test": 40}
 
 
+@cache
 def handwritten_digits() -> dict[str, Labelled]:
     """Return each split's pictures (uint8 [N, 32, 32, 3]) and labels (int64 [N])."""
     data = load_digits()
@@ -75,6 +77,7 @@ def _patch(
     return np.asarray(patch.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
+@cache
 def photo_patches() -> dict[str, Labelled]:
     """Return each split's pictures (uint8 [N, 32, 32, 3]) and labels (int64 [N]).
 

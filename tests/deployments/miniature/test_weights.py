@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from deployments.miniature import measure, train_clip, train_generator
-from deployments.miniature.data_sets import CLASS_NAMES, TEMPLATES_OF, build_data_set
+from deployments.miniature.data_sets import CLASS_NAMES, TEMPLATES_OF, build_split
 from deployments.miniature.tokens import END_ID, START_ID
 
 CLIP, GENERATOR = train_clip.FOLDER, train_generator.FOLDER
@@ -87,7 +87,7 @@ def test_generator_and_clip_read_the_same_tokens(
 
 @pytest.mark.parametrize("name", CLASS_NAMES)
 def test_zero_shot_accuracy(clip: measure.LoadedClip, name: str) -> None:
-    pictures, labels = build_data_set(name)["test"]
+    pictures, labels = build_split(name, "test")
     share = measure.recognised(clip, pictures, labels, CLASS_NAMES[name], TEMPLATES_OF[name])
     assert 100 * share > FLOORS[name]
 
