@@ -7,7 +7,8 @@ from prefect.filesystems import RemoteFileSystem
 
 from gift_core.errors import SettingsError
 from tasks.sequence import StoreSettings
-from tasks.store.objects import ObjectStore, open_store
+from tasks.store.address import open_store
+from tasks.store.objects import ObjectStore
 
 
 def sequence_store(settings: StoreSettings) -> ObjectStore:

@@ -11,13 +11,11 @@ import hashlib
 import re
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from gift_core.errors import SettingsError, StoreError
+from gift_core.errors import StoreError
 from tasks.store.local_files import (
     TEMPORARY_PREFIX,
     create_atomically,
@@ -233,27 +231,3 @@ def not_exclusive(url: str) -> StoreError:
 def probe_name() -> str:
     """Name a probe as no other process does."""
     return f"{TEMPORARY_PREFIX}probe-{secrets.token_hex(8)}"
-
-
-def open_store(url: str, options: Mapping[str, Any] | None = None) -> ObjectStore:
-    """Open "s3://bucket/prefix", "file:///folder" or a folder by its path; asks no network.
-
-    `options` are those of S3Store. Raises SettingsError for another scheme or an unknown option.
-    """
-    scheme, separator, _ = url.partition("://")
-    if separator and scheme == "s3":
-        from tasks.store.s3 import S3Store  # a folder alone should not wait for botocore's import
-
-        return S3Store(url, options)
-    if separator and scheme != "file":
-        raise SettingsError(f"store {url}: no store of kind {scheme}; give s3:// or a folder")
-    if options:
-        raise SettingsError(f"store {url}: a folder takes no options, found {sorted(options)}")
-    if not url:
-        raise SettingsError("store: the address is empty; give s3://bucket/prefix or a folder")
-    if not separator:
-        return FolderStore(Path(url))
-    parts = urlsplit(url)
-    if parts.netloc not in {"", "localhost"} or not parts.path:
-        raise SettingsError(f"store {url}: write file:///folder with three slashes")
-    return FolderStore(Path(unquote(parts.path)))

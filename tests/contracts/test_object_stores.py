@@ -9,7 +9,8 @@ import pytest
 
 from deployments.seaweed import Endpoint
 from gift_core.errors import SettingsError, StoreError
-from tasks.store.objects import ObjectStore, open_store
+from tasks.store.address import open_store
+from tasks.store.objects import ObjectStore
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -178,8 +178,8 @@ def test_everything_is_published_to_a_server(run: MadeUpRun) -> None:
     found = {artifact.key: artifact for artifact in stored_artifacts()}
     assert set(found) == {
         "pairs-digits", "model-digits", "model-photos", "model-sketches", "drift-digits",
-        "drift-figure-digits", "accuracy-zero-shot", "accuracy-after-digits", "accuracy-matrix-little",
-        "sequence-report-little", "progress-evaluating",
+        "drift-figure-digits", "accuracy-zero-shot", "accuracy-after-digits",
+        "accuracy-matrix-little", "sequence-report-little", "progress-evaluating",
     }  # fmt: skip
     assert found["accuracy-matrix-little"].type == "table"
     assert found["sequence-report-little"].type == "markdown"

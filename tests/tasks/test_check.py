@@ -8,7 +8,7 @@ import pytest
 from gift_core.errors import GiftError
 from tasks.check import Plan, check_sequence
 from tasks.sequence import SequenceSettings
-from tasks.store.objects import open_store
+from tasks.store.address import open_store
 from tests.worlds import GENERATOR, tiny_sequence, write_squares
 
 Changes = dict[str, object]
