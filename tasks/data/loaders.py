@@ -40,7 +40,8 @@ def augmented_batches(
         images = []
         with torch.random.fork_rng(devices=[]):
             for index in indices:
-                torch.manual_seed((seed << 40) + num_drawn)
+                # Not torch.manual_seed: for every call it also formats a stack for CUDA's sake.
+                torch.default_generator.manual_seed((seed << 40) + num_drawn)
                 images.append(augment(split.image(int(index))))
                 num_drawn += 1
         yield torch.stack(images), torch.from_numpy(split.labels_N[indices])

@@ -1,13 +1,16 @@
 """The command `gift` as a person uses it: what it prints, and its exit codes."""
 
+import json
 import os
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.prefect_server import running_server
 from tests.worlds import ROOT, tiny_sequence
 
 pytestmark = pytest.mark.timeout(300)
@@ -60,6 +63,19 @@ def test_run_prints_the_matrix_and_where_the_report_is(sequence_file: Path, home
     assert again.returncode == 0, again.stderr
     assert "zero-shot" in again.stdout
     assert copy.read_bytes() == report.read_bytes()
+
+
+def test_a_server_started_afterwards_shows_the_history(home: Path) -> None:
+    """Runs after the test above, on the same home: what ran without a server is there."""
+    with running_server(home) as server:
+        request = urllib.request.Request(  # noqa: S310
+            f"{server.url}/api/flow_runs/filter",
+            data=b"{}",
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            states = {run["name"]: run["state"]["type"] for run in json.load(answer)}
+    assert states["tiny"] == states["finetune-warm"] == states["report-tiny"] == "COMPLETED"
 
 
 def test_data_check_counts_images_and_classes(sequence_file: Path) -> None:
