@@ -27,18 +27,16 @@ def matrix_table(manifest: SequenceManifest) -> Table:
 
 
 def metrics_table(manifests: list[SequenceManifest]) -> Table:
-    """One row a sequence: its metrics in percent."""
+    """One column a sequence: its metrics in percent, and the panel after the last task."""
     table = Table()
     table.add_column("percent")
-    for name in SHOWN_METRICS:
-        table.add_column(name.capitalize(), justify="right")
-    for name in manifests[0].panel:
-        table.add_column(f"{name} after", justify="right")
     for manifest in manifests:
-        metrics = [manifest.metrics[name] for name in SHOWN_METRICS]
-        panel = [values[-1] for values in manifest.panel.values()]
-        cells = ["-" if value is None else f"{value:.1f}" for value in (*metrics, *panel)]
-        table.add_row(manifest.name, *cells)
+        table.add_column(manifest.name, justify="right")
+    for name in SHOWN_METRICS:
+        values = [manifest.metrics[name] for manifest in manifests]
+        table.add_row(name.capitalize(), *("-" if v is None else f"{v:.1f}" for v in values))
+    for name in manifests[0].panel:
+        table.add_row(f"{name} after", *(f"{m.panel[name][-1]:.1f}" for m in manifests))
     return table
 
 
