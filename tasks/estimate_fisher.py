@@ -73,7 +73,7 @@ def fisher_of_model(
                     progress.advance()
 
             fisher = estimate_fisher(student.model, counted(), objective)
-        save_tensors(directory / FISHER, fisher, {"model": model.digest, "pairs": pairs.digest})
+        save_tensors(directory / FISHER, fisher, {"model": model.digest})
         drift = block_drift(_parameters(teacher), _parameters(student), fisher)
         return manifest.model_copy(
             update={"drift": tuple(BlockDrift(**asdict(block)) for block in drift)}

@@ -13,7 +13,13 @@ from tasks.store.local_files import write_atomically
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors in the order of their names, as they are on the CPU, in one step."""
+    """Write tensors in the order of their names, as they are on the CPU, in one step.
+
+    At most one entry of metadata: the library writes several in another order in each process, and
+    equal tensors would not be equal bytes. ValueError otherwise.
+    """
+    if len(metadata) > 1:
+        raise ValueError(f"metadata {sorted(metadata)}: more than one entry has no fixed order")
     # A copy of each: the format refuses tensors that share memory, and tied weights do.
     ordered = {
         name: tensors[name].detach().cpu().clone(memory_format=torch.contiguous_format)

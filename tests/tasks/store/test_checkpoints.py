@@ -33,6 +33,11 @@ def test_order_and_layout_of_the_callers_tensors_do_not_matter(tmp_path: Path) -
     assert torch.equal(load_tensors(tmp_path / "x")["a"], matrix)
 
 
+def test_metadata_without_a_fixed_order_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no fixed order"):
+        save_tensors(tmp_path / "x", {"a": torch.zeros(1)}, {"k": "v", "l": "w"})
+
+
 def test_others_may_read_the_file(tmp_path: Path) -> None:
     save_tensors(tmp_path / "x", {"a": torch.zeros(1)}, {})
     assert (tmp_path / "x").stat().st_mode & stat.S_IRGRP
