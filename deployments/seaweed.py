@@ -76,7 +76,7 @@ def running_seaweed(folder: Path, bucket: str = "gift") -> Iterator[Endpoint]:
             start_new_session=True,
         )
     try:
-        _await_ready(endpoint, process, log)
+        _await_ready(endpoint, ports[4], process, log)
         yield endpoint
     finally:
         _stop(process)
@@ -112,15 +112,23 @@ def _free_ports(number: int) -> list[int]:
             probe.close()
 
 
-def _await_ready(endpoint: Endpoint, process: subprocess.Popen[bytes], log: Path) -> None:
+def _await_ready(
+    endpoint: Endpoint, filer_port: int, process: subprocess.Popen[bytes], log: Path
+) -> None:
+    """Wait for the server and then for its bucket, which it makes after it says that it is well."""
+    waiting = [
+        f"{endpoint.url}/healthz",
+        f"http://127.0.0.1:{filer_port}/buckets/{endpoint.bucket}/",
+    ]
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with urllib.request.urlopen(f"{endpoint.url}/healthz", timeout=2) as answer:  # noqa: S310
-                if answer.status == 200:
-                    return
+            with urllib.request.urlopen(waiting[0], timeout=2):  # noqa: S310
+                del waiting[0]
         except OSError:
-            time.sleep(0.2)
+            time.sleep(0.1)
+        if not waiting:
+            return
     raise StoreError(f"object storage did not start: {log.read_text(errors='replace')[-500:]!r}")
 
 
