@@ -34,7 +34,7 @@ from tasks.manifests import (
     output_key,
     sha256_hex,
 )
-from tasks.store.objects import ObjectStore, altered
+from tasks.store.objects import ObjectStore, altered, checked_path
 
 M = TypeVar("M", bound=Manifest)
 
@@ -143,6 +143,10 @@ def _problem(store: ObjectStore, manifest: Manifest, stage: str, key: str) -> st
     if (manifest.stage, manifest.key) != (stage, key):
         return f"it is that of {manifest.stage} {manifest.key}"
     for ref in manifest.files:
+        try:
+            checked_path(ref.path)
+        except StoreError as error:
+            return str(error)
         num_bytes = store.size(ref.path)
         if num_bytes != ref.num_bytes:
             found = "is missing" if num_bytes is None else f"has {num_bytes} bytes"

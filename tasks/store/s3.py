@@ -34,7 +34,7 @@ OPTIONS = {
     "s3_additional_kwargs", "secret", "token", "use_ssl",
 }  # fmt: skip
 
-_PART_BYTES = 16 * 2**20
+PART_BYTES = 16 * 2**20
 _MAX_PARTS = 10_000
 _NUM_CONCURRENT_PARTS = 2  # two parts in flight keep an upload's memory at 100 MB
 _SLOWEST_BYTES_PER_SECOND = 250_000
@@ -112,7 +112,7 @@ class S3Store(ObjectStore):
             self._files().put_file(
                 str(source),
                 key,
-                chunksize=max(_PART_BYTES, -(-num_bytes // _MAX_PARTS)),
+                chunksize=max(PART_BYTES, -(-num_bytes // _MAX_PARTS)),
                 max_concurrency=_NUM_CONCURRENT_PARTS,
                 timeout=_seconds_for(num_bytes),
             )

@@ -79,17 +79,18 @@ def write_shard(path: Path, pairs: Sequence[ReplayPair]) -> None:
 
 def read_shard(data: bytes, where: str) -> list[ReplayPair]:
     """Read a shard whole, checksums verified; StoreError naming `where` when it is not one."""
+    # ValueError: names in the footer, which has no checksum, need not be text any more.
     try:
         table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+        names, is_shard = table.schema.names, table.schema.equals(SCHEMA)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise StoreError(f"{where}: a torn or altered shard ({error}); make it again") from None
-    if not table.schema.equals(SCHEMA):
-        raise StoreError(
-            f"{where}: not a shard of replay pairs, its columns are {table.schema.names}"
-        )
+    if not is_shard:
+        raise StoreError(f"{where}: not a shard of replay pairs, its columns are {names}")
+    flat = table.flatten().drop_columns("image.path")
+    if empty := [name for name in flat.column_names if flat[name].null_count]:
+        raise StoreError(f"{where}: pairs without {', '.join(empty)}; make the shard again")
     return [
-        ReplayPair(
-            image_bytes=row["image"]["bytes"], **{name: row[name] for name in _PLAIN_COLUMNS}
-        )
-        for row in table.to_pylist()
+        ReplayPair(image_bytes=row["image.bytes"], **{name: row[name] for name in _PLAIN_COLUMNS})
+        for row in flat.to_pylist()
     ]

@@ -2,6 +2,10 @@
 
 import pickle
 import secrets
+import socket
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +15,7 @@ from deployments.seaweed import Endpoint
 from gift_core.errors import SettingsError, StoreError
 from tasks.store.address import open_store
 from tasks.store.objects import ObjectStore
+from tasks.store.s3 import PART_BYTES
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -55,13 +60,75 @@ def test_one_of_many_racing_writers_wins(store: ObjectStore) -> None:
         assert store.read_bytes(path) == bodies[won.index(True)]
 
 
+RACER = """
+import sys
+from tasks.store.address import open_store
+
+store = open_store(sys.argv[1])
+store.size("warm-up")
+print("ready", flush=True)
+sys.stdin.readline()
+print(sum(store.put_if_absent(f"race/{n}", sys.argv[2].encode()) for n in range(20)))
+"""
+
+
+def test_one_of_two_racing_processes_wins(store: ObjectStore) -> None:
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACER, store.url, name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "two")
+    ]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    won = [int(racer.communicate(timeout=60)[0]) for racer in racers]
+    bodies = [store.read_bytes(f"race/{number}") for number in range(20)]
+    assert won == [bodies.count(b"one"), bodies.count(b"two")]
+    assert sum(won) == 20
+
+
 def test_large_files_go_up_and_down_whole(store: ObjectStore, tmp_path: Path) -> None:
     source = tmp_path / "large"
-    source.write_bytes(secrets.token_bytes(20_000_000))
+    num_bytes = 2 * PART_BYTES + 1_000_000  # three parts on object storage
+    source.write_bytes(secrets.token_bytes(num_bytes))
     store.put_file("large", source)
-    assert store.size("large") == 20_000_000
+    assert store.size("large") == num_bytes
     store.fetch("large", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == source.read_bytes()
+
+
+def test_a_file_of_another_size_is_replaced_and_one_of_the_same_left(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(b"whole")
+    store.replace_bytes("torn", b"who")
+    store.put_file("torn", source)
+    assert store.read_bytes("torn") == b"whole"
+    store.replace_bytes("same-size", b"other")
+    store.put_file("same-size", source)
+    assert store.read_bytes("same-size") == b"other"
+
+
+def test_what_another_process_does_is_seen_at_once(store: ObjectStore) -> None:
+    """Two openings share nothing; a cache of listings would hide each other's objects."""
+    other = open_store(store.url)
+    assert other.list() == []
+    store.put_if_absent("a", b"1")
+    assert (other.list(), other.size("a")) == (["a"], 1)
+    store.replace_bytes("a", b"22")
+    assert (other.size("a"), other.read_bytes("a")) == (2, b"22")
+    store.delete("a")
+    store.delete("a")
+    assert (other.list(), other.exists("a")) == ([], False)
 
 
 def test_listing_is_sorted_and_below_a_folder(store: ObjectStore) -> None:
@@ -124,5 +191,44 @@ def test_a_wrong_key_is_refused(endpoint: Endpoint) -> None:
 
 def test_nobody_there_is_said_within_seconds(endpoint: Endpoint) -> None:
     store = open_store("s3://bucket", {"endpoint_url": "http://127.0.0.1:9"})
+    started = time.monotonic()
     with pytest.raises(StoreError, match="check that the endpoint is up"):
         store.check()
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("act", ["check", "read", "write"])
+def test_a_silent_server_is_given_up(act: str) -> None:
+    """Without care a PUT waits for `100 Continue` without end, whatever the time limits are."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        limits = {"read_timeout": 1, "retries": {"total_max_attempts": 1}}
+        store = open_store(
+            "s3://bucket",
+            {
+                "endpoint_url": f"http://127.0.0.1:{listener.getsockname()[1]}",
+                "key": "k",
+                "secret": "s",
+                "config_kwargs": limits,
+            },
+        )
+        acts = {
+            "check": store.check,
+            "read": lambda: store.read_bytes("x"),
+            "write": lambda: store.put_if_absent("x", b"body"),
+        }
+        started = time.monotonic()
+        with pytest.raises(StoreError, match="check that the endpoint is up"):
+            acts[act]()
+        assert time.monotonic() - started < 10
+
+
+def test_keys_are_not_shown() -> None:
+    store = open_store("s3://bucket", {"key": "k", "secret": "hidden"})
+    assert "hidden" not in f"{store!r} {store.url}"
+
+
+def test_options_that_nobody_knows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="unknown options"):
+        open_store("s3://bucket", {"endpoint": "http://127.0.0.1:1"})
+    with pytest.raises(SettingsError, match="a folder takes no options"):
+        open_store(str(tmp_path), {"key": "k"})

@@ -112,7 +112,7 @@ def test_run_record_stays_outside_the_digest(store: FolderStore, tmp_path: Path)
     assert run_output(elsewhere, planned(), writer()).manifest.digest == manifest.digest
 
 
-@pytest.mark.parametrize("harm", ["delete", "truncate", "manifest"])
+@pytest.mark.parametrize("harm", ["delete", "truncate", "manifest", "place", "version"])
 def test_a_broken_output_does_not_count(
     store: FolderStore, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -123,12 +123,36 @@ def test_a_broken_output_does_not_count(
     elif harm == "truncate":
         store.replace_bytes(path, b"w")
     else:
-        store.replace_bytes(f"{manifest.directory}/manifest.json", b'{"stage":"finetune"}')
+        text = store.read_bytes(f"{manifest.directory}/manifest.json")
+        texts = {
+            "manifest": b'{"stage":"finetune"}',
+            "place": text.replace(path.encode(), b"../../etc/passwd"),
+            "version": text.replace(b'"schema_version":1', b'"schema_version":2'),
+        }
+        store.replace_bytes(f"{manifest.directory}/manifest.json", texts[harm])
     again = run_output(store, planned(), writer())
     assert not again.reused
     assert again.manifest == manifest
     assert read_verified(store, manifest.files[1]) == b"weights"
     assert "the work is done again" in caplog.text
+
+
+def test_an_altered_file_is_put_again_when_the_output_is_redone(store: FolderStore) -> None:
+    """Same name, same size: only the digest tells that the store's copy is not the one made."""
+    manifest = run_output(store, planned(), writer()).manifest
+    store.replace_bytes(manifest.files[1].path, b"weighty")
+    store.delete(f"{manifest.directory}/manifest.json")
+    assert run_output(store, planned(), writer()).manifest == manifest
+    assert read_verified(store, manifest.files[1]) == b"weights"
+
+
+def test_objects_of_other_outputs_stay_in_front(store: FolderStore, tmp_path: Path) -> None:
+    shards = [run_output(store, planned(seed), writer()).manifest.files[1] for seed in (1, 2)]
+    joined = planned().model_copy(update={"files": tuple(shards)})
+    manifest = run_output(store, joined, lambda _: None).manifest
+    assert manifest.files == tuple(shards)
+    with pytest.raises(StoreError, match="equal names"):
+        fetch_output(store, manifest, tmp_path)
 
 
 def test_a_failing_stage_leaves_nothing_visible(store: FolderStore) -> None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gift_core.errors import StoreError
-from tasks.store.shards import ReplayPair, read_shard, write_shard
+from tasks.store.shards import SCHEMA, ReplayPair, read_shard, write_shard
 from tests.worlds import png, square
 
 PAIRS = [
@@ -92,12 +92,29 @@ def test_a_torn_file_and_another_table_are_named(shard: Path) -> None:
         read_shard(buffer.getvalue(), "shards/7")
 
 
+def test_a_pair_without_a_picture_or_prompt_is_named() -> None:
+    row = {"image": None, "prompt": "p", "seed": 1, "generator": "g", "task": "t", "index": 0}
+    for change, name in (
+        (row, "image.bytes"),
+        (row | {"image": {"bytes": b"x"}, "prompt": None}, "prompt"),
+    ):
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist([change], schema=SCHEMA), buffer)
+        with pytest.raises(StoreError, match=f"shards/7: pairs without {name}"):
+            read_shard(buffer.getvalue(), "shards/7")
+
+
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(st.binary(max_size=200), st.integers(0, 5000))
-def test_damage_is_a_sentence_or_nothing_at_all(shard: Path, noise: bytes, place: int) -> None:
+@given(st.binary(max_size=200), st.integers(0, 5000), st.booleans())
+def test_damage_is_a_sentence_or_nothing_at_all(
+    shard: Path, noise: bytes, place: int, at_the_end: bool
+) -> None:
+    """The footer, at the end, is the part without a checksum of its own."""
     data = bytearray(shard.read_bytes())
+    if at_the_end:
+        place = len(data) - 5_250 + place
     data[place : place + len(noise)] = noise
     try:
         pairs = read_shard(bytes(data), "shards/7")
