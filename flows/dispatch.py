@@ -68,8 +68,9 @@ class Stages:
         self, task: PlannedTask, parent: ModelManifest, pairs: PairsManifest | None
     ) -> ModelManifest:
         """The model after `task`."""
+        sequence = self._plan.sequence
         return self._keep(
-            stages.finetune(self._store, task, self._plan.sequence.seed, parent, pairs)
+            stages.finetune(self._store, task, sequence.seed, parent, pairs, sequence.execution)
         )
 
     def estimate_fisher(
@@ -81,7 +82,13 @@ class Stages:
         sequence = self._plan.sequence
         return self._keep(
             stages.estimate_fisher(
-                self._store, model, parent, pairs, sequence.objective, sequence.fisher
+                self._store,
+                model,
+                parent,
+                pairs,
+                sequence.objective,
+                sequence.fisher,
+                sequence.execution.cache,
             )
         )
 

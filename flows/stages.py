@@ -23,7 +23,13 @@ from tasks.manifests import (
 from tasks.models.encoders import ModelSettings
 from tasks.pretrained import take_pretrained
 from tasks.report import report as write_report
-from tasks.sequence import EvaluationSettings, FisherSettings, SequenceSettings, StoreSettings
+from tasks.sequence import (
+    EvaluationSettings,
+    ExecutionSettings,
+    FisherSettings,
+    SequenceSettings,
+    StoreSettings,
+)
 from tasks.store.outputs import Produced
 from tasks.synthesize import LazyGenerator, PairsPlan, commit_pairs, generate_shard
 
@@ -54,10 +60,11 @@ def finetune(
     seed: int,
     parent: ModelManifest,
     pairs: PairsManifest | None,
+    execution: ExecutionSettings,
 ) -> Produced[ModelManifest]:
     """Learn a task on top of its parent."""
     objects = sequence_store(store)
-    produced = learn_task(objects, planned, seed, parent, pairs)
+    produced = learn_task(objects, planned, seed, parent, pairs, execution)
     artifacts.publish_model(objects, produced.manifest)
     return produced
 
@@ -70,9 +77,12 @@ def estimate_fisher(
     pairs: PairsManifest,
     objective: Objective,
     settings: FisherSettings,
+    cache: str,
 ) -> Produced[FisherManifest]:
     """Fisher diagonal and drift of a new model."""
-    produced = fisher_of_model(sequence_store(store), model, parent, pairs, objective, settings)
+    produced = fisher_of_model(
+        sequence_store(store), model, parent, pairs, objective, settings, cache
+    )
     artifacts.publish_fisher(produced.manifest)
     return produced
 

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from gift_core.pieces import groups_of, sums_of_squares
 from gift_core.settings import Settings
 
 
@@ -50,28 +51,66 @@ def consolidation_penalty(
 
 
 @torch.no_grad()
-def add_consolidation_gradient_(
-    parameters: Sequence[Tensor],
-    anchor: Sequence[Tensor],
-    fisher: Sequence[Tensor] | None,
-    weight: float,
+def consolidate_(
+    parameters: Sequence[Tensor], anchor: Sequence[Tensor], weight: float, repeats: float = 1.0
 ) -> Tensor:
-    """Add the penalty's gradient, 2 * weight * F * (theta - anchor), to every `.grad`.
+    """Turn the replay gradient g in every `.grad` into repeats * (g + 2 * weight * F * drift).
 
-    The same number as `consolidation_penalty` and its backward, without a graph: besides `fisher`
-    one temporary of the parameters' size. A `.grad` that is None starts at zero. `fisher` None
-    means F = 1. Returns the penalty, a detached scalar. Source: docs/method.md step 6.
+    F = g * g / mean(g * g), the normalised Fisher diagonal of each parameter tensor, and drift =
+    theta - anchor: the gradient of `consolidation_penalty`, without a graph and without a copy of
+    F. A gradient that is None or all zero holds nothing. Returns the penalty, weight * sum(F *
+    drift^2), a detached scalar. Source: docs/method.md steps 5 and 6.
     """
-    gradients = [_gradient_or_zeros_(parameter) for parameter in parameters]
-    drift = torch._foreach_sub(list(parameters), list(anchor))
-    if fisher is None:
-        torch._foreach_add_(gradients, drift, alpha=2.0 * weight)
-        squared = [torch.linalg.vector_norm(d).square() for d in drift]
-    else:
-        torch._foreach_addcmul_(gradients, list(fisher), drift, value=2.0 * weight)
-        torch._foreach_mul_(drift, drift)
-        squared = [torch.dot(f.flatten(), d.flatten()) for f, d in zip(fisher, drift, strict=True)]
-    return weight * torch.stack(squared).sum()
+    rows = [
+        (theta, before, theta.grad)
+        for theta, before in zip(parameters, anchor, strict=True)
+        if theta.grad is not None
+    ]
+    gradients = [row[2] for row in rows]
+    sizes = torch.tensor([g.numel() for g in gradients], device=gradients[0].device)
+    means = sums_of_squares(gradients) / sizes
+    inverse = torch.where(means > 0.0, means, torch.inf).reciprocal()
+    factors = (2.0 * weight * inverse).unbind()
+    penalties = []
+    for group in groups_of(rows):
+        thetas, befores, replayed = group.columns
+        pulls = torch._foreach_sub(thetas, befores)
+        torch._foreach_mul_(pulls, replayed)
+        penalties.append(_weighted(torch._foreach_norm(pulls), inverse, group.owners))
+        torch._foreach_mul_(pulls, replayed)
+        torch._foreach_mul_(pulls, [factors[owner] for owner in group.owners])
+        torch._foreach_add_(replayed, pulls)
+        if repeats != 1.0:
+            torch._foreach_mul_(replayed, repeats)
+    return weight * torch.stack(penalties).sum()
+
+
+def _weighted(norms: Sequence[Tensor], inverse: Tensor, owners: Sequence[int]) -> Tensor:
+    """Sum the squared norms of pieces, each divided by the mean square of its whole tensor."""
+    return torch.dot(torch.stack(list(norms)).square(), inverse[list(owners)])
+
+
+@torch.no_grad()
+def add_consolidation_gradient_(
+    parameters: Sequence[Tensor], anchor: Sequence[Tensor], weight: float
+) -> Tensor:
+    """Add the gradient of the plain pull, 2 * weight * (theta - anchor), to every `.grad`.
+
+    The same number as `consolidation_penalty` without Fisher and its backward, without a graph. A
+    `.grad` that is None starts at zero. Returns the penalty, a detached scalar. Source:
+    docs/method.md step 6.
+    """
+    rows = [
+        (theta, before, _gradient_or_zeros_(theta))
+        for theta, before in zip(parameters, anchor, strict=True)
+    ]
+    penalties = []
+    for group in groups_of(rows):
+        thetas, befores, gradients = group.columns
+        drifts = torch._foreach_sub(thetas, befores)
+        torch._foreach_add_(gradients, drifts, alpha=2.0 * weight)
+        penalties.append(torch.stack(torch._foreach_norm(drifts)).square().sum())
+    return weight * torch.stack(penalties).sum()
 
 
 def _gradient_or_zeros_(parameter: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ GiftError              base: one clear sentence, what is wrong, where, what to d
 |-- SettingsError      a setting, a sequence file or a combination of both is wrong
 |-- DataError          a data set, a class list, an image or a prompt is wrong
 |-- StoreError         an object cannot be read, written or trusted
+|-- RankLost           a process of a training by several ended before its work was done
 `-- Diverged           training produced numbers that no longer mean anything
 """
 
@@ -38,3 +39,7 @@ class StoreError(GiftError):
 
 class Diverged(GiftError):  # noqa: N818 - the field's word for it
     """Training left the numbers that mean something: a loss that is not finite."""
+
+
+class RankLost(GiftError):  # noqa: N818 - a rank is not an error
+    """One of the processes that train together failed or was killed."""

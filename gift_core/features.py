@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+import torch
 from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.functional import normalize as unit_vectors
@@ -28,7 +29,7 @@ class DualEncoder(Protocol):
         """Features (B, D) of images (B, C, H, W)."""
 
     def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor:
-        """Features (B, D) of token numbers (B, L)."""
+        """Features (B, D) of token numbers (B, L), which may lie on the CPU."""
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True
@@ -53,17 +54,17 @@ class PairFeatures:
 def encode_images(model: DualEncoder, images_BCHW: Tensor) -> Tensor:
     """Encode images (B, C, H, W), preprocessed for the model, as unit vectors (B, D).
 
-    The dtype is the model's. Source: docs/method.md, One step.
+    The dtype is the model's, but at least fp32. Source: docs/method.md, One step.
     """
-    return unit_vectors(model.encode_image(images_BCHW), dim=-1)
+    return unit_vectors(_at_least_fp32(model.encode_image(images_BCHW)), dim=-1)
 
 
 def encode_texts(model: DualEncoder, tokens_BL: Tensor) -> Tensor:
     """Encode token numbers (B, L), int64, as unit vectors (B, D).
 
-    The dtype is the model's. Source: docs/method.md, One step.
+    The dtype is the model's, but at least fp32. Source: docs/method.md, One step.
     """
-    return unit_vectors(model.encode_text(tokens_BL), dim=-1)
+    return unit_vectors(_at_least_fp32(model.encode_text(tokens_BL)), dim=-1)
 
 
 def similarity(a_BD: Tensor, b_KD: Tensor, scale: Tensor | float) -> Tensor:
@@ -84,6 +85,11 @@ def trainable_parameters(model: DualEncoder) -> dict[str, Parameter]:
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and parameter is not model.logit_scale
     }
+
+
+def _at_least_fp32(features_BD: Tensor) -> Tensor:
+    """Half-precision towers give half-precision features; similarities are taken in fp32."""
+    return features_BD.to(torch.promote_types(features_BD.dtype, torch.float32))
 
 
 def freeze_logit_scale_(model: DualEncoder) -> None:

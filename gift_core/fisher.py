@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gift_core.errors import DataError, SettingsError
+from gift_core.engine import plain_engine
 from gift_core.features import DualEncoder, trainable_parameters
 from gift_core.objective import Objective
 from gift_core.replay import ReplayBatch, replay_losses
@@ -52,9 +53,9 @@ def estimate_fisher(
         )
     parameters = trainable_parameters(student)
     sums = [torch.zeros_like(p, dtype=torch.float32) for p in parameters.values()]
-    num_batches = 0
+    engine, num_batches = plain_engine(student), 0
     for replay in batches:
-        losses = replay_losses(student, replay, objective)
+        losses = replay_losses(student, replay, objective, engine)
         gradients = torch.autograd.grad(
             losses.distillation + losses.alignment,
             list(parameters.values()),

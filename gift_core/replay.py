@@ -1,6 +1,6 @@
 """The replay side of a step: B synthetic pairs, and the two losses on them.
 
-Shapes: B pairs, P distinct prompts of the batch, D features, C x H x W an image's channels, height
+Shapes: B pairs, b of them on this rank, P distinct prompts of the batch, D features, C x H x W an image's channels, height
 and width, L tokens of a prompt.
 """
 
@@ -11,7 +11,8 @@ from torch import Tensor
 from gift_core.alignment import image_text_alignment
 from gift_core.distillation import contrastive_distillation
 from gift_core.errors import DataError
-from gift_core.features import DualEncoder, PairFeatures, encode_images, encode_texts, similarity
+from gift_core.engine import Engine
+from gift_core.features import DualEncoder, PairFeatures, similarity
 from gift_core.objective import Objective
 
 
@@ -19,20 +20,20 @@ from gift_core.objective import Objective
 class ReplayBatch:
     """Synthetic images, the prompts that they were generated from, and what the teacher saw.
 
-    `images_BCHW` is floating, preprocessed for the model; `prompt_tokens_PL` holds each distinct
-    prompt of the batch once, int64; `prompt_ids_B` is, for each image, the row of its prompt in
+    `images_bCHW` is floating, preprocessed for the model: all pairs' images, or this rank's rows
+    of them where several compute a step. The rest is the whole batch's: `prompt_tokens_PL` holds
+    each distinct prompt once, int64; `prompt_ids_B` is, for each pair, the row of its prompt in
     `prompt_tokens_PL`, int64; `teacher` holds the frozen teacher's unit vectors of the B pairs.
     Raises DataError when the numbers of pairs differ.
     """
 
-    images_BCHW: Tensor
+    images_bCHW: Tensor
     prompt_tokens_PL: Tensor
     prompt_ids_B: Tensor
     teacher: PairFeatures
 
     def __post_init__(self) -> None:
         found = {
-            "images": len(self.images_BCHW),
             "prompt_ids": len(self.prompt_ids_B),
             "teacher image features": len(self.teacher.image_features_BD),
             "teacher text features": len(self.teacher.text_features_BD),
@@ -40,6 +41,14 @@ class ReplayBatch:
         if len(set(found.values())) != 1:
             counts = ", ".join(f"{count} {name}" for name, count in found.items())
             raise DataError(f"replay batch: {counts}; give as many of each as there are pairs")
+
+    def check(self, num_ranks: int) -> None:
+        """DataError unless this rank's images are an even share of the batch's pairs."""
+        if len(self.images_bCHW) * num_ranks != len(self.prompt_ids_B):
+            raise DataError(
+                f"replay batch: {len(self.images_bCHW)} images on each of {num_ranks} ranks but "
+                f"{len(self.prompt_ids_B)} pairs; give one image a pair, evenly shared"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,26 +63,26 @@ class ReplayLosses:
     accuracy: Tensor
 
 
-def encode_pairs(student: DualEncoder, replay: ReplayBatch) -> PairFeatures:
+def encode_pairs(engine: Engine, replay: ReplayBatch) -> PairFeatures:
     """Encode the pairs as unit vectors; each distinct prompt goes through the student once.
 
     Source: docs/method.md step 2.
     """
-    text_features_PD = encode_texts(student, replay.prompt_tokens_PL)
-    return PairFeatures(
-        image_features_BD=encode_images(student, replay.images_BCHW),
-        text_features_BD=text_features_PD[replay.prompt_ids_B],
-    )
+    images_BD, prompts_PD = engine.encode(replay.images_bCHW, replay.prompt_tokens_PL)
+    return PairFeatures(images_BD, prompts_PD[replay.prompt_ids_B])
 
 
-def replay_losses(student: DualEncoder, replay: ReplayBatch, objective: Objective) -> ReplayLosses:
+def replay_losses(
+    student: DualEncoder, replay: ReplayBatch, objective: Objective, engine: Engine
+) -> ReplayLosses:
     """Compute contrastive distillation and image-text alignment of one batch, weighted.
 
     The teacher's logits use the student's logit_scale, which is frozen and so the teacher's too.
     Source: docs/method.md steps 2 to 4.
     """
+    replay.check(engine.ranks.size)
     scale = student.logit_scale.detach().exp()
-    pairs = encode_pairs(student, replay)
+    pairs = encode_pairs(engine, replay)
     teacher_image_features_BD = replay.teacher.image_features_BD.to(pairs.image_features_BD.dtype)
     teacher_text_features_BD = replay.teacher.text_features_BD.to(pairs.text_features_BD.dtype)
     student_logits_BB = similarity(pairs.image_features_BD, pairs.text_features_BD, scale)

@@ -1,6 +1,6 @@
 """One step of GIFT, numbered as in docs/method.md.
 
-Shapes: B images or pairs of a batch, K classes of the task, P distinct prompts of the batch, D
+Shapes: B images or pairs of a batch, b of them on this rank, K classes of the task, P distinct prompts of the batch, D
 features, C x H x W an image's channels, height and width, L tokens of a prompt.
 """
 
@@ -12,17 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from gift_core.consolidation import add_consolidation_gradient_
+from gift_core.consolidation import add_consolidation_gradient_, consolidate_
+from gift_core.engine import Engine, plain_engine
 from gift_core.errors import DataError, Diverged, SettingsError
-from gift_core.features import (
-    DualEncoder,
-    encode_images,
-    encode_texts,
-    similarity,
-    trainable_parameters,
-)
-from gift_core.fisher import normalised_fisher
+from gift_core.features import DualEncoder, similarity, trainable_parameters
 from gift_core.objective import Objective
+from gift_core.pieces import sums_of_squares
 from gift_core.replay import ReplayBatch as ReplayBatch
 from gift_core.replay import ReplayLosses, replay_losses
 
@@ -31,19 +26,21 @@ from gift_core.replay import ReplayLosses, replay_losses
 class TaskBatch:
     """Labelled images of the task that is being learnt, and the prompts of all its classes.
 
-    `images_BCHW` is floating, preprocessed for the model; `labels_B` is int64, a row of
-    `class_tokens_KL`, int64. Raises DataError when there are not as many labels as images.
+    `images_bCHW` is floating, preprocessed for the model: all images, or this rank's rows of them
+    where several compute a step. The rest is the whole batch's: `labels_B` is int64, a row of
+    `class_tokens_KL`, int64.
     """
 
-    images_BCHW: Tensor
+    images_bCHW: Tensor
     labels_B: Tensor
     class_tokens_KL: Tensor
 
-    def __post_init__(self) -> None:
-        if len(self.images_BCHW) != len(self.labels_B):
+    def check(self, num_ranks: int) -> None:
+        """DataError unless this rank's images are an even share of the batch's."""
+        if len(self.images_bCHW) * num_ranks != len(self.labels_B):
             raise DataError(
-                f"task batch: {len(self.images_BCHW)} images but {len(self.labels_B)} labels; "
-                "give one label an image"
+                f"task batch: {len(self.images_bCHW)} images on each of {num_ranks} ranks but "
+                f"{len(self.labels_B)} labels; give one label an image, evenly shared"
             )
 
 
@@ -66,7 +63,8 @@ class StepReport:
 
     Losses are in nats and times their weights, so that the four add up to the corrected
     objective; as-published's doubling is not in them. `gradient_norm` is the L2 norm of the whole
-    gradient applied. Accuracies are in percent: the task's over its classes, the replay pairs'
+    gradient applied; None, and the consolidation loss 0, when an fp16 gradient overflowed and the
+    update was skipped. Accuracies are in percent: the task's over its classes, the replay pairs'
     over the batch's prompts; `replay_accuracy` is None in a step without replay.
     """
 
@@ -75,21 +73,19 @@ class StepReport:
     alignment_loss: float
     consolidation_loss: float
     learning_rate: float
-    gradient_norm: float
+    gradient_norm: float | None
     task_accuracy: float
     replay_accuracy: float | None
 
 
-def classification_logits(student: DualEncoder, task: TaskBatch) -> Tensor:
+def classification_logits(student: DualEncoder, task: TaskBatch, engine: Engine) -> Tensor:
     """Compute logits (B, K) of images over the task's classes; each prompt is encoded once.
 
     Source: docs/method.md step 1.
     """
-    return similarity(
-        encode_images(student, task.images_BCHW),
-        encode_texts(student, task.class_tokens_KL),
-        student.logit_scale.detach().exp(),
-    )
+    task.check(engine.ranks.size)
+    images_BD, prompts_KD = engine.encode(task.images_bCHW, task.class_tokens_KL)
+    return similarity(images_BD, prompts_KD, student.logit_scale.detach().exp())
 
 
 def classification_loss(logits_BK: Tensor, labels_B: Tensor, label_smoothing: float) -> Tensor:
@@ -108,44 +104,51 @@ def gift_step(
     replay: ReplayBatch | None,
     anchor: Anchor,
     objective: Objective,
+    engine: Engine | None = None,
 ) -> StepReport:
     """Train the student by one step and say what happened.
 
     `replay` may be None, and is not looked at, when `objective.uses_replay` is false; `anchor` is
-    not looked at when the consolidation's weight is 0. Raises SettingsError when replay pairs are
-    needed but missing, and Diverged, before the weights move, when a loss or the gradient is not
-    finite. Source: docs/method.md, One step.
+    not looked at when the consolidation's weight is 0. `engine` says how it is computed (default:
+    one process, the model's own numbers). With fp16 an overflow skips the update and is reported
+    as a gradient norm that is not finite. Raises SettingsError when replay pairs are needed but
+    missing, and Diverged, before the weights move, when a loss or the gradient is not finite.
+    Source: docs/method.md, One step.
     """
+    engine = engine or plain_engine(student)
     parameters = list(trainable_parameters(student).values())
+    pull = objective.consolidation.weight * engine.loss_scale
+    held = torch.zeros((), device=parameters[0].device)
     optimizer.zero_grad(set_to_none=True)
     # The replay graph comes first: it is freed before the task's graph exists.
-    replayed = _replay_backward_(student, replay, objective) if objective.uses_replay else None
-    fisher = _fisher_of(parameters) if objective.is_adaptive else None  # 5
-    if objective.repeats != 1.0:
-        _multiply_gradients_(parameters, objective.repeats)
-    logits_BK = classification_logits(student, task)  # 1
+    replayed = None
+    if objective.uses_replay:
+        replayed = _replay_backward(student, replay, objective, engine)  # 2, 3, 4
+    if objective.is_adaptive:  # while .grad is theirs alone; the sums commute
+        held = consolidate_(parameters, anchor.parameters, pull, objective.repeats)  # 5, 6
+    logits_BK = classification_logits(student, task, engine)  # 1
     task_loss = classification_loss(logits_BK, task.labels_B, objective.label_smoothing)
-    torch.autograd.backward(task_loss)  # adds to the replay gradient
-    consolidation_loss = torch.zeros_like(task_loss)
-    if objective.consolidation.weight > 0.0:
-        weight = objective.repeats * objective.consolidation.weight
-        penalty = add_consolidation_gradient_(parameters, anchor.parameters, fisher, weight)  # 6
-        consolidation_loss = penalty / objective.repeats
+    torch.autograd.backward(engine.scaler.scale(task_loss))  # adds to what .grad holds
+    if objective.consolidation.weight > 0.0 and not objective.is_adaptive:
+        held = add_consolidation_gradient_(parameters, anchor.parameters, pull)
+    engine.scaler.unscale_(optimizer)
     right_B = logits_BK.detach().argmax(dim=1) == task.labels_B
     report = _report(
         task_loss=task_loss,
         replayed=replayed,
-        consolidation_loss=consolidation_loss,
+        consolidation_loss=held / engine.loss_scale,
         learning_rate=float(optimizer.param_groups[0]["lr"]),
-        gradient_norm=torch.nn.utils.get_total_norm(_gradients(parameters)),
+        gradient_norm=_gradient_norm(parameters),
         task_accuracy=100.0 * right_B.to(task_loss.dtype).mean(),
+        may_overflow=engine.loss_scale > 1.0,
     )
-    optimizer.step()  # 7
+    engine.scaler.step(optimizer)  # 7
+    engine.scaler.update()
     return report
 
 
-def _replay_backward_(
-    student: DualEncoder, replay: ReplayBatch | None, objective: Objective
+def _replay_backward(
+    student: DualEncoder, replay: ReplayBatch | None, objective: Objective, engine: Engine
 ) -> ReplayLosses:
     """Leave the gradient of the weighted replay losses in `.grad`; steps 2 to 4."""
     if replay is None:
@@ -153,25 +156,14 @@ def _replay_backward_(
             "objective: distillation, alignment or adaptive consolidation is on, but the step got "
             "no replay pairs; pass a replay batch or use objective.for_method"
         )
-    losses = replay_losses(student, replay, objective)
-    torch.autograd.backward(losses.distillation + losses.alignment)
+    losses = replay_losses(student, replay, objective, engine)
+    torch.autograd.backward(engine.scaler.scale(losses.distillation + losses.alignment))
     return ReplayLosses(losses.distillation.detach(), losses.alignment.detach(), losses.accuracy)
 
 
-def _gradients(parameters: list[torch.nn.Parameter]) -> list[Tensor]:
-    return [parameter.grad for parameter in parameters if parameter.grad is not None]
-
-
-def _multiply_gradients_(parameters: list[torch.nn.Parameter], factor: float) -> None:
-    """Scale what the replay losses left in `.grad`: as-published counts them twice."""
-    torch._foreach_mul_(_gradients(parameters), factor)
-
-
-def _fisher_of(parameters: list[torch.nn.Parameter]) -> list[Tensor]:
-    """Zeros where the replay losses do not reach a parameter."""
-    return normalised_fisher(
-        [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    )
+def _gradient_norm(parameters: list[torch.nn.Parameter]) -> Tensor:
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return sums_of_squares(gradients).sum().sqrt()
 
 
 def _report(
@@ -182,8 +174,12 @@ def _report(
     learning_rate: float,
     gradient_norm: Tensor,
     task_accuracy: Tensor,
+    may_overflow: bool,
 ) -> StepReport:
-    """One transfer from the device for all numbers; Diverged when one of them is not finite."""
+    """One transfer from the device for all numbers; Diverged when one of them is not finite.
+
+    A gradient that `may_overflow` does not count as diverged: the update is skipped instead.
+    """
     zero = torch.zeros_like(task_loss)
     tensors = {
         "task_loss": task_loss,
@@ -196,12 +192,22 @@ def _report(
     }
     stacked = torch.stack([tensor.detach().to(task_loss.dtype) for tensor in tensors.values()])
     numbers: dict[str, float] = dict(zip(tensors, stacked.tolist(), strict=True))
-    wrong = [f"{name} is {value}" for name, value in numbers.items() if not math.isfinite(value)]
+    overflowed = may_overflow and not math.isfinite(numbers["gradient_norm"])
+    excused = {"gradient_norm", "consolidation_loss"} if overflowed else set()
+    wrong = [
+        f"{name} is {value}"
+        for name, value in numbers.items()
+        if name not in excused and not math.isfinite(value)
+    ]
     if wrong:
         raise Diverged(f"training left finite numbers, {', '.join(wrong)}; no weight was changed")
-    replay_accuracy = numbers.pop("replay_accuracy")
     return StepReport(
-        **numbers,
+        task_loss=numbers["task_loss"],
+        distillation_loss=numbers["distillation_loss"],
+        alignment_loss=numbers["alignment_loss"],
+        consolidation_loss=0.0 if overflowed else numbers["consolidation_loss"],
         learning_rate=learning_rate,
-        replay_accuracy=None if replayed is None else replay_accuracy,
+        gradient_norm=None if overflowed else numbers["gradient_norm"],
+        task_accuracy=numbers["task_accuracy"],
+        replay_accuracy=None if replayed is None else numbers["replay_accuracy"],
     )

@@ -1,11 +1,18 @@
-"""Learning one task: the loop as a generator, so that the caller logs, saves and stops."""
+"""Learning one task: the loop as a generator, so that the caller logs, saves and stops.
 
-from collections.abc import Iterable, Iterator
-from typing import Annotated, Self
+Its state between two steps is a few tensors: saved and restored, a run goes on as if unbroken.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
+from gift_core.collapse import CollapseSettings, CollapseWatch
+from gift_core.engine import Engine, plain_engine
 from gift_core.errors import DataError, Diverged
 from gift_core.features import DualEncoder, freeze_logit_scale_, trainable_parameters
 from gift_core.objective import Objective
@@ -61,6 +68,15 @@ class FinetuneSettings(Settings):
         description="AdamW's memory of the gradient and of its square, shares kept a step, each "
         "from 0 to below 1 (paper: 0.9 and 0.999)",
     )
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
+        default="auto",
+        description="Numbers of the towers' arithmetic; auto: bf16 on CUDA, fp32 elsewhere. "
+        "Weights, gradients, Fisher information and losses are fp32 in all of them (paper: fp32)",
+    )
+    collapse: CollapseSettings = Field(
+        default=CollapseSettings(),
+        description="When a run counts as diverged though its numbers are finite (paper: never)",
+    )
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
@@ -89,42 +105,152 @@ def make_optimizer(student: DualEncoder, settings: FinetuneSettings) -> torch.op
     )
 
 
-def train(
-    student: DualEncoder,
-    batches: Iterable[tuple[TaskBatch, ReplayBatch | None]],
-    settings: FinetuneSettings,
-) -> Iterator[StepReport]:
-    """Learn one task: exactly `num_steps` updates, one report after each.
+@dataclass(eq=False)
+class TrainingState:
+    """A task that is being learnt: the student, what it is held to, and how far it is.
 
-    The student changes in place, from the anchor that it is when the first report is asked for;
-    its logit_scale is frozen and it is left in train mode. No batch is taken beyond the last
-    step's. Raises DataError when batches run out early, Diverged with the number of the step
-    (from 1) when numbers stop being finite. Source: docs/method.md step 7.
+    Between two steps `tensors` is all of it that changes; `restore_` of those on a state started
+    from the same model goes on as if nothing had happened, bit for bit on a CPU.
     """
-    objective = settings.objective
-    freeze_logit_scale_(student)
-    student.train()
-    anchor = Anchor.of(student) if objective.consolidation.weight > 0.0 else Anchor(())
-    optimizer = make_optimizer(student, settings)
-    source = iter(batches)
-    for step in range(settings.num_steps):
+
+    student: DualEncoder
+    settings: FinetuneSettings
+    engine: Engine
+    optimizer: torch.optim.AdamW
+    anchor: Anchor
+    watch: CollapseWatch
+    step: int = 0
+    replay_accuracies: list[float] = field(default_factory=list)
+
+    @classmethod
+    def start(
+        cls, student: DualEncoder, settings: FinetuneSettings, engine: Engine | None = None
+    ) -> Self:
+        """Begin with the student as it is: its weights are the anchor, its logit_scale is frozen.
+
+        The student is left in train mode. `engine` is how steps are computed; the default is one
+        process in the model's own numbers.
+        """
+        freeze_logit_scale_(student)
+        student.train()
+        held = settings.objective.consolidation.weight > 0.0
+        return cls(
+            student=student,
+            settings=settings,
+            engine=engine or plain_engine(student),
+            optimizer=make_optimizer(student, settings),
+            anchor=Anchor.of(student) if held else Anchor(()),
+            watch=CollapseWatch(settings.collapse),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that `restore_` needs, by name: views, so copy or write them before the next step."""
+        tensors = {
+            "step": torch.tensor(self.step),
+            "replay_accuracies": torch.tensor(self.replay_accuracies, dtype=torch.float64),
+            "random.cpu": torch.get_rng_state(),
+        }
+        parameters = trainable_parameters(self.student)
+        device = next(iter(parameters.values())).device
+        if device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(device)
+        if self.engine.scaler.is_enabled():
+            scaler = self.engine.scaler.state_dict()
+            tensors["scaler.scale"] = torch.tensor(scaler["scale"], dtype=torch.float64)
+            tensors["scaler.growth"] = torch.tensor(scaler["_growth_tracker"])
+        for name, parameter in parameters.items():
+            tensors[f"weight.{name}"] = parameter.detach()
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"{key}.{name}"] = value
+        return tensors
+
+    def restore_(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `tensors` gave; DataError when they are those of another run."""
+        parameters = trainable_parameters(self.student)
+        device = next(iter(parameters.values())).device
+        try:
+            for name, parameter in parameters.items():
+                _restore_weight_(parameter, tensors[f"weight.{name}"])
+                self.optimizer.state[parameter] = {
+                    key: tensors[f"{key}.{name}"].clone().to(device if key != "step" else "cpu")
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                    if f"{key}.{name}" in tensors
+                }
+            if self.engine.scaler.is_enabled():
+                scaler = self.engine.scaler.state_dict() | {
+                    "scale": tensors["scaler.scale"].item(),
+                    "_growth_tracker": int(tensors["scaler.growth"].item()),
+                }
+                self.engine.scaler.load_state_dict(scaler)
+            torch.set_rng_state(tensors["random.cpu"].cpu())
+            if device.type == "cuda":
+                torch.cuda.set_rng_state(tensors["random.cuda"].cpu(), device)
+            self.step = int(tensors["step"].item())
+            self.replay_accuracies = tensors["replay_accuracies"].tolist()
+            for accuracy in self.replay_accuracies:
+                self.watch.see(accuracy)
+        except KeyError as error:
+            raise DataError(
+                f"checkpoint: it has no {error.args[0]}, so it belongs to another run; delete it"
+            ) from None
+
+    def see_(self, report: StepReport) -> None:
+        """Remember the replay accuracy of a step; Diverged when it has collapsed."""
+        if report.replay_accuracy is None:
+            return
+        self.replay_accuracies.append(report.replay_accuracy)
+        try:
+            self.watch.see(report.replay_accuracy)
+        except Diverged as error:
+            raise Diverged(f"step {self.step} of {self.settings.num_steps}: {error}") from error
+
+
+def train(
+    state: TrainingState, batches: Iterable[tuple[TaskBatch, ReplayBatch | None]]
+) -> Iterator[StepReport]:
+    """Go on learning from where `state` is, to exactly `num_steps` updates; a report after each.
+
+    `batches` are those from step `state.step` on; no batch is taken beyond the last step's. When a
+    report arrives `state` is that after its step. Raises DataError when batches run out early,
+    Diverged with the number of the step (from 1) when numbers stop being finite or the replay
+    accuracy collapses. Source: docs/method.md step 7.
+    """
+    settings, source = state.settings, iter(batches)
+    while state.step < settings.num_steps:
         pair = next(source, None)
         if pair is None:
             raise DataError(
-                f"batches: they ended after {step} of {settings.num_steps} steps; give at least "
-                "num_steps of them"
+                f"batches: they ended after {state.step} of {settings.num_steps} steps; give at "
+                "least num_steps of them"
             )
-        rate = learning_rate_at(
-            step, settings.num_steps, settings.warmup_steps, settings.learning_rate
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        task, replay = pair
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate_at(
+                state.step, settings.num_steps, settings.warmup_steps, settings.learning_rate
+            )
         try:
-            report = gift_step(student, optimizer, task, replay, anchor, objective)
+            report = gift_step(
+                state.student,
+                state.optimizer,
+                *pair,
+                state.anchor,
+                settings.objective,
+                state.engine,
+            )
         except Diverged as error:
             raise Diverged(
-                f"step {step + 1} of {settings.num_steps}: {error}; use a learning_rate smaller "
-                f"than {settings.learning_rate:g}"
+                f"step {state.step + 1} of {settings.num_steps}: {error}; use a learning_rate "
+                f"smaller than {settings.learning_rate:g}"
             ) from error
+        state.step += 1
+        state.see_(report)
         yield report
+
+
+@torch.no_grad()
+def _restore_weight_(parameter: torch.nn.Parameter, saved: Tensor) -> None:
+    if parameter.shape != saved.shape:
+        raise DataError(
+            f"checkpoint: a weight of shape {tuple(saved.shape)} where the model has "
+            f"{tuple(parameter.shape)}, so it belongs to another run; delete it"
+        )
+    parameter.copy_(saved)

@@ -37,10 +37,12 @@ def fisher_of_model(
     pairs: PairsManifest,
     objective: Objective,
     settings: FisherSettings,
+    cache: str,
 ) -> Produced[FisherManifest]:
     """Estimate the Fisher diagonal of a new model on the replay pairs (docs/method.md step 5).
 
-    With it goes the drift of each block against its parent, plain and weighted by Fisher.
+    With it goes the drift of each block against its parent, plain and weighted by Fisher. Cropped
+    images are kept in the folder `cache`.
     """
     inputs = {"model": model.digest, "parent": parent.digest, "pairs": pairs.digest}
     decided = {
@@ -63,14 +65,13 @@ def fisher_of_model(
         with TemporaryDirectory(prefix="gift-") as folder:
             student = open_model(store, model, Path(folder), best_device())
         student.model.eval()
-        replay = replay_set(store, pairs, teacher)
-        batches = list(replay.batches_once(settings.batch_size))
-        with Progress(f"Fisher diagonal of {model.name}", len(batches), "batches") as progress:
+        replay = replay_set(store, pairs, teacher, Path(cache))
+        with Progress(f"Fisher diagonal of {model.name}", pairs.num_pairs, "pairs") as progress:
 
             def counted() -> Iterator[ReplayBatch]:
-                for batch in batches:
+                for batch in replay.batches_once(student, settings.batch_size):
                     yield batch
-                    progress.advance()
+                    progress.advance(len(batch.prompt_ids_B))
 
             fisher = estimate_fisher(student.model, counted(), objective)
         save_tensors(directory / FISHER, fisher, {"model": model.digest})

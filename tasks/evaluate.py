@@ -105,5 +105,4 @@ def class_tokens(encoder: Encoder, data_set: PlannedDataSet) -> Tensor:
         for name in data_set.class_names
         for template in data_set.templates
     ]
-    tokens = encoder.tokenize(texts).to(encoder.device)
-    return tokens.view(len(data_set.class_names), len(data_set.templates), -1)
+    return encoder.tokenize(texts).view(len(data_set.class_names), len(data_set.templates), -1)

@@ -1,9 +1,7 @@
 """Stage finetune: the student learns one task, distilled on replay pairs against its parent."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict
-from itertools import islice
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,21 +9,19 @@ import prefect
 import torch
 from prefect.cache_policies import NO_CACHE
 
-from gift_core.step import ReplayBatch, StepReport, TaskBatch
-from gift_core.training import train
+from gift_core.errors import SettingsError
 from tasks.check import PlannedTask
-from tasks.data.loaders import augmented_batches
+from tasks.learning import LEARNT, PARENT, REPLAY, LearningJob, precision_of
+from tasks.learning_run import follow_learning
 from tasks.manifests import ModelManifest, PairsManifest, canonical_json
-from tasks.models.encoders import Encoder, best_device, export_tuned
-from tasks.progress import Progress
-from tasks.replay import ReplaySet, open_frozen, open_model, replay_set
+from tasks.models.encoders import best_device
+from tasks.replay import images_key, open_frozen, replay_set
+from tasks.sequence import ExecutionSettings
+from tasks.store.step_checkpoints import History, StepCheckpoints
 from tasks.store.objects import ObjectStore
-from tasks.store.outputs import Produced, plan_output, read_verified, run_output
+from tasks.store.outputs import Produced, fetch_output, plan_output, read_verified, run_output
 
-History = dict[str, list[float | None]]
 HISTORY = "history.json"
-REPLAY_SEED_OFFSET = 5_000_000
-"""Keeps the order of the replay pairs apart from that of the task's images."""
 
 
 @prefect.task(task_run_name="finetune-{planned.name}", cache_policy=NO_CACHE, persist_result=False)
@@ -35,26 +31,57 @@ def finetune(
     seed: int,
     parent: ModelManifest,
     pairs: PairsManifest | None,
+    execution: ExecutionSettings,
 ) -> Produced[ModelManifest]:
     """Learn one task on top of `parent` (docs/method.md, one step), or find it learnt.
 
-    The teacher and the anchor are both `parent`. Raises Diverged when a loss is not finite, and
-    what readers of the data, the pairs and the parent raise.
+    The teacher and the anchor are both `parent`. A run that was broken goes on from its last
+    checkpoint. Raises Diverged when training leaves the numbers that mean something, RankLost when
+    one of several processes dies, SettingsError when there are fewer GPUs than processes, and what
+    readers of the data, the pairs and the parent raise.
     """
+    _check_devices(execution)
+    manifest = _planned_output(planned, seed, parent, pairs)
+    checkpoints = StepCheckpoints(store, manifest)
+
+    def make(directory: Path) -> ModelManifest:
+        with TemporaryDirectory(prefix="gift-learning-") as folder:
+            job = _prepare(store, planned, seed, parent, pairs, execution, Path(folder))
+            history = follow_learning(job, checkpoints)
+            for path in (job.folder / LEARNT).iterdir():
+                shutil.move(path, directory / path.name)
+        (directory / HISTORY).write_bytes(canonical_json(history) + b"\n")
+        precision = precision_of(planned.finetune, best_device())
+        return manifest.model_copy(update={"precision": precision})
+
+    produced = run_output(store, manifest, make, device=_device_name(execution))
+    if not produced.reused:
+        checkpoints.remove()
+    return produced
+
+
+def read_history(store: ObjectStore, manifest: ModelManifest) -> History:
+    """The columns of a fine-tuned model's history, verified; StoreError when altered."""
+    history: History = json.loads(read_verified(store, manifest.file(HISTORY)))
+    return history
+
+
+def _planned_output(
+    planned: PlannedTask, seed: int, parent: ModelManifest, pairs: PairsManifest | None
+) -> ModelManifest:
     inputs = {"parent": parent.digest, "data": planned.digests["train"]}
     if pairs is not None:
         inputs["pairs"] = pairs.digest
-    settings = {
-        "finetune": planned.finetune.model_dump(mode="json"),
-        "class_names": list(planned.class_names),
-        "template": planned.templates[0],
-    }
-    manifest = plan_output(
+    return plan_output(
         ModelManifest,
         stage="finetune",
         name=planned.name,
         inputs=inputs,
-        settings=settings,
+        settings={
+            "finetune": planned.finetune.model_dump(mode="json"),
+            "class_names": list(planned.class_names),
+            "template": planned.templates[0],
+        },
         seed=seed,
         architecture=parent.architecture,
         parent=parent.digest,
@@ -62,60 +89,36 @@ def finetune(
         num_steps=planned.finetune.num_steps,
     )
 
-    def make(directory: Path) -> ModelManifest:
-        with TemporaryDirectory(prefix="gift-parent-") as folder:
-            student = open_model(store, parent, Path(folder), best_device())
-            replay = None
-            if pairs is not None:
-                replay = replay_set(store, pairs, open_frozen(store, parent, best_device()))
-            history = learn(student, planned, seed, replay)
-            export_tuned(student.model, Path(folder), directory)
-        (directory / HISTORY).write_bytes(canonical_json(history) + b"\n")
-        return manifest
 
-    return run_output(store, manifest, make, device=str(best_device()))
-
-
-def learn(student: Encoder, planned: PlannedTask, seed: int, replay: ReplaySet | None) -> History:
-    """Train the student in place; the history, one column a number of StepReport."""
-    settings = planned.finetune
-    torch.manual_seed(seed)
-    batches = _batches(student, planned, seed, replay)
-    columns: History = {"step": []}
-    with Progress(f"Fine-tuning on {planned.name}", settings.num_steps, "steps") as progress:
-        reports: Iterator[StepReport] = train(
-            student.model, islice(batches, settings.num_steps), settings
+def _check_devices(execution: ExecutionSettings) -> None:
+    if torch.cuda.is_available() and execution.processes > torch.cuda.device_count():
+        raise SettingsError(
+            f"execution.processes: {execution.processes} processes for "
+            f"{torch.cuda.device_count()} GPUs; give at most one a GPU"
         )
-        for number, report in enumerate(reports, start=1):
-            columns["step"].append(number)
-            for name, value in asdict(report).items():
-                columns.setdefault(name, []).append(value)
-            progress.advance(note=f"loss {report.task_loss:.3f}, task {report.task_accuracy:.0f} %")
-    return columns
 
 
-def _batches(
-    student: Encoder, planned: PlannedTask, seed: int, replay: ReplaySet | None
-) -> Iterator[tuple[TaskBatch, ReplayBatch | None]]:
-    settings = planned.finetune
-    class_tokens_KL = student.tokenize(planned.prompts).to(student.device)
-    split = planned.data.open_split("train")
-    replayed = (
-        replay.batches(settings.batch_size, seed + REPLAY_SEED_OFFSET)
-        if replay is not None
-        else iter(lambda: None, 0)
+def _device_name(execution: ExecutionSettings) -> str:
+    several = f"{execution.processes} x " if execution.processes > 1 else ""
+    return f"{several}{best_device()}"
+
+
+def _prepare(
+    store: ObjectStore,
+    planned: PlannedTask,
+    seed: int,
+    parent: ModelManifest,
+    pairs: PairsManifest | None,
+    execution: ExecutionSettings,
+    folder: Path,
+) -> LearningJob:
+    """Lay out in `folder` what the learning processes need."""
+    fetch_output(store, parent, folder / PARENT)
+    images = None
+    if pairs is not None:
+        teacher, cache = open_frozen(store, parent, best_device()), Path(execution.cache).absolute()
+        replay_set(store, pairs, teacher, cache).save(folder / REPLAY)
+        images = cache / f"{images_key(pairs, teacher)}.npy"
+    return LearningJob(
+        planned=planned, seed=seed, execution=execution, folder=folder, replay_images=images
     )
-    drawn = augmented_batches(split, student.augment, settings.batch_size, seed)
-    for (images_BCHW, labels_B), pairs in zip(drawn, replayed, strict=False):
-        batch = TaskBatch(
-            images_BCHW=student.normalise(images_BCHW),
-            labels_B=labels_B.to(student.device),
-            class_tokens_KL=class_tokens_KL,
-        )
-        yield batch, pairs
-
-
-def read_history(store: ObjectStore, manifest: ModelManifest) -> History:
-    """The columns of a fine-tuned model's history, verified; StoreError when altered."""
-    history: History = json.loads(read_verified(store, manifest.file(HISTORY)))
-    return history

@@ -96,14 +96,17 @@ class ModelManifest(Manifest):
     """A model in open_clip's `local-dir:` form, and how its training went.
 
     `task` is None for theta_0, else the task just learnt; `parent` is the digest of the manifest
-    of the model that it started from.
+    of the model that it started from; `precision` is that of the towers while it was learnt.
     """
+
+    REVISION: ClassVar[int] = 2
 
     stage: Literal["pretrained", "finetune"]
     architecture: str
     parent: str | None
     task: str | None
     num_steps: int = Field(ge=0)
+    precision: str | None = None
 
 
 class BlockDrift(Record):
@@ -122,6 +125,8 @@ class BlockDrift(Record):
 
 class FisherManifest(Manifest):
     """The Fisher diagonal of a new model on the replay pairs, with the drift by block."""
+
+    REVISION: ClassVar[int] = 2
 
     stage: Literal["estimate-fisher"] = "estimate-fisher"
     model: str

@@ -3,13 +3,15 @@
 Deterministic preprocessing is what makes that exact: the frozen teacher's features of a pair do
 not change while a task is learnt (docs/method.md, synthetic pairs).
 
-Letters: N pairs, P distinct prompts, B pairs of a batch, L tokens, D features.
+Letters: N pairs, P distinct prompts, B pairs of a batch, b of them on this rank, L tokens, D
+features.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Self
 
 import numpy as np
 import torch
@@ -18,54 +20,76 @@ from torch import Tensor
 
 from gift_core.features import PairFeatures, encode_images, encode_texts
 from gift_core.step import ReplayBatch
-from tasks.data.loaders import cropped_images, index_batches
+from tasks.data.image_cache import cached_images
+from tasks.data.loaders import index_batches
 from tasks.images import decode_rgb
-from tasks.manifests import ModelManifest, PairsManifest
+from tasks.manifests import ModelManifest, PairsManifest, canonical_json, sha256_hex
 from tasks.models.encoders import Encoder, load_encoder
+from tasks.progress import Progress
+from tasks.store.checkpoints import load_tensors, save_tensors
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import fetch_output, read_verified
 from tasks.store.shards import ReplayPair, read_shard
 
 ENCODE_BATCH = 256
+ALL_ROWS = slice(None)
 
 
 @dataclass(frozen=True)
 class ReplaySet:
-    """All replay pairs of a task, on the device, with the teacher's features of them."""
+    """All replay pairs of a task, with the teacher's features of them.
 
-    images_NCHW: Tensor
+    `images_NCHW` is uint8 and lies on disk, mapped into memory; the rest is on the CPU.
+    """
+
+    images_NCHW: NDArray[np.uint8]
     prompt_ids_N: Tensor
     prompt_tokens_PL: Tensor
-    teacher: PairFeatures
-    encoder: Encoder
+    teacher_images_ND: Tensor
+    teacher_texts_PD: Tensor
 
-    def batch(self, indices: NDArray[np.int64]) -> ReplayBatch:
-        """The pairs with these indices; each distinct prompt stands in the batch once."""
+    def batch(
+        self, encoder: Encoder, indices: NDArray[np.int64], rows: slice = ALL_ROWS
+    ) -> ReplayBatch:
+        """The pairs with these indices; each distinct prompt stands in the batch once.
+
+        `rows` are those whose images are wanted, a rank's share; the rest is the whole batch's.
+        """
         chosen_B = torch.from_numpy(indices)
         prompts, prompt_ids_B = torch.unique(self.prompt_ids_N[chosen_B], return_inverse=True)
-        device = self.encoder.device
+        device = encoder.device
         return ReplayBatch(
-            images_BCHW=self.encoder.normalise(self.images_NCHW[chosen_B]),
-            prompt_tokens_PL=self.prompt_tokens_PL[prompts.to(device)],
+            images_bCHW=encoder.normalise(torch.from_numpy(self.images_NCHW[indices[rows]])),
+            prompt_tokens_PL=self.prompt_tokens_PL[prompts],
             prompt_ids_B=prompt_ids_B.to(device),
             teacher=PairFeatures(
-                image_features_BD=self.teacher.image_features_BD[chosen_B.to(device)],
-                text_features_BD=self.teacher.text_features_BD[
-                    self.prompt_ids_N[chosen_B].to(device)
-                ],
+                image_features_BD=self.teacher_images_ND[chosen_B].to(device),
+                text_features_BD=self.teacher_texts_PD[self.prompt_ids_N[chosen_B]].to(device),
             ),
         )
 
-    def batches(self, batch_size: int, seed: int) -> Iterator[ReplayBatch]:
-        """Endless seeded batches for training."""
-        for indices in index_batches(len(self.prompt_ids_N), batch_size, seed):
-            yield self.batch(indices)
+    def batches(
+        self, encoder: Encoder, batch_size: int, seed: int, start: int = 0, rows: slice = ALL_ROWS
+    ) -> Iterator[ReplayBatch]:
+        """Endless seeded batches for training, from number `start` on."""
+        for indices in index_batches(len(self.prompt_ids_N), batch_size, seed, start):
+            yield self.batch(encoder, indices, rows)
 
-    def batches_once(self, batch_size: int) -> Iterator[ReplayBatch]:
+    def batches_once(self, encoder: Encoder, batch_size: int) -> Iterator[ReplayBatch]:
         """Every pair once, in order; the last batch may be shorter."""
         order = np.arange(len(self.prompt_ids_N))
         for start in range(0, len(order), batch_size):
-            yield self.batch(order[start : start + batch_size])
+            yield self.batch(encoder, order[start : start + batch_size])
+
+    def save(self, path: Path) -> None:
+        """Keep all but the images in a file, for the other processes of a run."""
+        tensors = {name: value for name, value in vars(self).items() if name != "images_NCHW"}
+        save_tensors(path, tensors, {})
+
+    @classmethod
+    def load(cls, path: Path, images: Path) -> Self:
+        """Take up what `save` kept, with the images' file of the cache; StoreError when torn."""
+        return cls(images_NCHW=np.load(images, mmap_mode="r"), **load_tensors(path))
 
 
 def load_pairs(store: ObjectStore, manifest: PairsManifest) -> list[ReplayPair]:
@@ -75,27 +99,40 @@ def load_pairs(store: ObjectStore, manifest: PairsManifest) -> list[ReplayPair]:
     ]
 
 
-def replay_set(store: ObjectStore, manifest: PairsManifest, teacher: Encoder) -> ReplaySet:
-    """Load the pairs and ask the frozen teacher for its features of them, once."""
+def replay_set(
+    store: ObjectStore, manifest: PairsManifest, teacher: Encoder, cache: Path
+) -> ReplaySet:
+    """Load the pairs and ask the frozen teacher for its features of them, once.
+
+    Cropped images are kept in the folder `cache`, for the other stages and the next run.
+    """
     pairs = load_pairs(store, manifest)
-    images = [
-        decode_rgb(pair.image_bytes, f"replay pair {pair.index} of {manifest.task}")
-        for pair in pairs
-    ]
     prompts = list(dict.fromkeys(pair.prompt for pair in pairs))
     row_of = {prompt: row for row, prompt in enumerate(prompts)}
-    images_NCHW = cropped_images(images, teacher.crop)
-    tokens_PL = teacher.tokenize(prompts).to(teacher.device)
-    return ReplaySet(
-        images_NCHW=images_NCHW,
-        prompt_ids_N=torch.tensor([row_of[pair.prompt] for pair in pairs]),
-        prompt_tokens_PL=tokens_PL,
-        teacher=PairFeatures(
-            image_features_BD=_features_of_images(teacher, images_NCHW),
-            text_features_BD=_features_of_texts(teacher, tokens_PL),
-        ),
-        encoder=teacher,
-    )
+    with Progress(f"Replay pairs of {manifest.task}", 2 * len(pairs), "images") as progress:
+        images_NCHW = cached_images(
+            cache,
+            images_key(manifest, teacher),
+            len(pairs),
+            lambda index: decode_rgb(
+                pairs[index].image_bytes, f"replay pair {index} of {manifest.task}"
+            ),
+            teacher.crop,
+            progress.advance,
+        )
+        prompt_tokens_PL = teacher.tokenize(prompts)
+        return ReplaySet(
+            images_NCHW=images_NCHW,
+            prompt_ids_N=torch.tensor([row_of[pair.prompt] for pair in pairs]),
+            prompt_tokens_PL=prompt_tokens_PL,
+            teacher_images_ND=_features_of_images(teacher, images_NCHW, progress),
+            teacher_texts_PD=_features_of_texts(teacher, prompt_tokens_PL),
+        )
+
+
+def images_key(manifest: PairsManifest, encoder: Encoder) -> str:
+    """The name in the cache of these pairs' images, cropped as this encoder wants them."""
+    return sha256_hex(canonical_json([manifest.digest, encoder.fingerprint]))
 
 
 def open_model(
@@ -115,14 +152,18 @@ def open_frozen(store: ObjectStore, manifest: ModelManifest, device: torch.devic
 
 
 @torch.no_grad()
-def _features_of_images(encoder: Encoder, images_NCHW: Tensor) -> Tensor:
-    parts = [
-        encode_images(encoder.model, encoder.normalise(part))
-        for part in images_NCHW.split(ENCODE_BATCH)
-    ]
+def _features_of_images(
+    encoder: Encoder, images_NCHW: NDArray[np.uint8], progress: Progress
+) -> Tensor:
+    parts = []
+    for start in range(0, len(images_NCHW), ENCODE_BATCH):
+        images_BCHW = torch.from_numpy(np.array(images_NCHW[start : start + ENCODE_BATCH]))
+        parts.append(encode_images(encoder.model, encoder.normalise(images_BCHW)).cpu())
+        progress.advance(len(images_BCHW), note="asking the teacher")
     return torch.cat(parts)
 
 
 @torch.no_grad()
 def _features_of_texts(encoder: Encoder, tokens_PL: Tensor) -> Tensor:
-    return torch.cat([encode_texts(encoder.model, part) for part in tokens_PL.split(ENCODE_BATCH)])
+    parts = tokens_PL.split(ENCODE_BATCH)
+    return torch.cat([encode_texts(encoder.model, part).cpu() for part in parts])

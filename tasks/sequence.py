@@ -101,6 +101,54 @@ class EvaluationSettings(Settings):
     batch_size: int = Field(default=128, ge=1, description="Images a forward pass")
 
 
+class ExecutionSettings(Settings):
+    """How the work is done on this machine; nothing here decides what comes out.
+
+    Outputs are therefore found whatever stands here. Sums may be taken in another order (processes,
+    compile), which moves the last digits, as another processor does.
+    """
+
+    processes: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="Processes that compute each step together, one a GPU where there are GPUs; "
+        "they share the batch (paper: one process on three GPUs)",
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=0,
+        le=256,
+        description="Processes that decode and augment a task's images beside each training "
+        "process; empty: what the CPUs allow; 0: in the training process itself",
+    )
+    compile: bool = Field(
+        default=False,
+        description="Let torch.compile fuse the towers; where it cannot, the run says why and "
+        "goes on without",
+    )
+    recompute: bool = Field(
+        default=False,
+        description="Keep only each block's input and compute the rest again for the backward "
+        "pass: less memory, about a third more time, same result",
+    )
+    checkpoint_every: int = Field(
+        default=100,
+        ge=0,
+        description="Steps between two checkpoints that a broken run goes on from; 0: only when "
+        "it is asked to stop",
+    )
+    tensorboard: str | None = Field(
+        default=".gift/tensorboard",
+        description="Folder for TensorBoard files, one folder a run below it; empty: none",
+    )
+    cache: str = Field(
+        default=".gift/cache",
+        min_length=1,
+        description="Folder for pictures that are decoded once; may be deleted at any time",
+    )
+
+
 class StoreSettings(Settings):
     """Where outputs are kept. Credentials are no setting: AWS variables or a block hold them."""
 
@@ -137,6 +185,9 @@ class SequenceSettings(Settings):
     finetune: FinetuneSettings = Field(default=FinetuneSettings(), description="Fine-tuning")
     fisher: FisherSettings = Field(default=FisherSettings(), description="Fisher estimate")
     evaluation: EvaluationSettings = Field(default=EvaluationSettings(), description="Evaluation")
+    execution: ExecutionSettings = Field(
+        default=ExecutionSettings(), description="How the work is done on this machine"
+    )
     baseline: Name | None = Field(
         default=None, description="Name of a sequence in the same store to compare with"
     )
@@ -148,6 +199,16 @@ class SequenceSettings(Settings):
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"tasks and panel name {', '.join(repeated)} more than once")
+        return self
+
+    @model_validator(mode="after")
+    def _batch_can_be_shared(self) -> "SequenceSettings":
+        processes, batch_size = self.execution.processes, self.finetune.batch_size
+        if batch_size % processes:
+            raise ValueError(
+                f"finetune.batch_size {batch_size} cannot be shared evenly by "
+                f"execution.processes {processes}; choose a multiple of {processes}"
+            )
         return self
 
     @property

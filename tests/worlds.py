@@ -120,6 +120,12 @@ def tiny_sequence(data: Path, store: str, **changes: object) -> SequenceSettings
             "learning_rate": 1e-4,
         },
         "evaluation": {"batch_size": 8},
+        "execution": {
+            "workers": 0,
+            "checkpoint_every": 2,
+            "tensorboard": None,
+            "cache": str(data / "cache"),
+        },
         "store": {"url": store},
     }
     return SequenceSettings.model_validate({**content, **changes})

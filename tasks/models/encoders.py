@@ -12,13 +12,13 @@ from PIL import Image
 from pydantic import Field
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torchvision.transforms import Compose, Normalize
-from torchvision.transforms.functional import pil_to_tensor
 
 from gift_core.errors import SettingsError, StoreError
 from gift_core.features import freeze_logit_scale_
 from gift_core.settings import Settings
 from tasks.digests import digest_of_files, sha256_of_file
+from tasks.models.preprocessing import preprocessing_of
+from tasks.models.towers import Towers
 from tasks.store.checkpoints import save_tensors
 
 CONFIG = "open_clip_config.json"
@@ -49,14 +49,17 @@ class ModelSettings(Settings):
 class Encoder:
     """A model with everything that turns pictures and words into its inputs.
 
-    `crop` (deterministic) and `augment` (random, torch's generator) take a PIL image in RGB and
-    give a uint8 tensor (3, H, W); `normalise` takes a batch of those to what the model sees.
+    `tokenize` gives token numbers int64 (number of texts, L) on the CPU, where `model` wants them.
+    `crop` (deterministic, named by `fingerprint`) and `augment` (random, torch's generator) take a
+    PIL image in RGB and give a uint8 tensor (3, H, W); `normalise` takes a batch of those to what
+    the model sees.
     """
 
-    model: nn.Module
+    model: Towers
     tokenize: Callable[[Sequence[str]], Tensor]
     crop: Callable[[Image.Image], Tensor]
     augment: Callable[[Image.Image], Tensor]
+    fingerprint: str
     mean_C11: Tensor
     std_C11: Tensor
     device: torch.device
@@ -136,14 +139,14 @@ def export_pretrained(settings: ModelSettings, folder: Path) -> None:
     if settings.architecture.startswith(LOCAL_DIR):
         _copy_all_but_weights(Path(settings.architecture.removeprefix(LOCAL_DIR)), folder)
     else:
-        _write_config(settings.architecture, encoder.model, folder)
-    _write_weights(encoder.model, folder)
+        _write_config(settings.architecture, encoder.model.clip, folder)
+    _write_weights(encoder.model.clip, folder)
 
 
-def export_tuned(model: nn.Module, parent_folder: Path, folder: Path) -> None:
+def export_tuned(model: Towers, parent_folder: Path, folder: Path) -> None:
     """Write a fine-tuned model to `folder`: its weights, all else from its parent's folder."""
     _copy_all_but_weights(parent_folder, folder)
-    _write_weights(model, folder)
+    _write_weights(model.clip, folder)
 
 
 def _load(name: str, pretrained: str | None, device: torch.device) -> Encoder:
@@ -151,37 +154,23 @@ def _load(name: str, pretrained: str | None, device: torch.device) -> Encoder:
         name, pretrained=pretrained, device=device, precision="fp32"
     )
     freeze_logit_scale_(model)
-    crop, normalisation = _without_normalisation(preprocessing)
-    augment, _ = _without_normalisation(augmentation)
+    pictures = preprocessing_of(augmentation, preprocessing)
+    mean, std = pictures.normalisation
     tokenizer = open_clip.get_tokenizer(name)
 
     def tokenize(texts: Sequence[str]) -> Tensor:
         return torch.as_tensor(tokenizer(list(texts)))
 
     return Encoder(
-        model=model,
+        model=Towers(model),
         tokenize=tokenize,
-        crop=crop,
-        augment=augment,
-        mean_C11=torch.tensor(normalisation.mean, device=device).view(-1, 1, 1),
-        std_C11=torch.tensor(normalisation.std, device=device).view(-1, 1, 1),
+        crop=pictures.crop,
+        augment=pictures.augment,
+        fingerprint=pictures.fingerprint,
+        mean_C11=torch.tensor(mean, device=device).view(-1, 1, 1),
+        std_C11=torch.tensor(std, device=device).view(-1, 1, 1),
         device=device,
     )
-
-
-def _without_normalisation(
-    transform: Compose,
-) -> tuple[Callable[[Image.Image], Tensor], Normalize]:
-    """Cut "to float tensor, normalise" off: bytes are kept and moved, floats made on the device."""
-    *geometry, _to_tensor, normalisation = transform.transforms
-    if not isinstance(normalisation, Normalize):
-        raise SettingsError(f"model: its preprocessing ends in {normalisation}, not Normalize")
-    crop = Compose(geometry)
-
-    def to_bytes(image: Image.Image) -> Tensor:
-        return pil_to_tensor(crop(image))
-
-    return to_bytes, normalisation
 
 
 def _copy_all_but_weights(source: Path, folder: Path) -> None:

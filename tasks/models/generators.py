@@ -1,6 +1,7 @@
 """The family of generators: a text-to-image model that turns prompts and seeds into pictures.
 
 A new generator is one more class here and one more member of `GeneratorSettings` at the end.
+diffusers takes seconds to import and is imported where it is used: training does without.
 """
 
 import json
@@ -8,11 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-import diffusers
 import numpy as np
 import torch
-import transformers
-from diffusers import AutoPipelineForText2Image, DPMSolverMultistepScheduler, PNDMScheduler
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -87,6 +85,8 @@ class DiffusersSettings(Settings):
                 f"synthesis.generator.model: {folder} is not a diffusers pipeline folder "
                 f"(no readable {INDEX})"
             ) from None
+        import diffusers
+
         if not hasattr(diffusers, known):
             raise SettingsError(
                 f"synthesis.generator.model: {folder / INDEX} names the pipeline {known}, "
@@ -103,6 +103,9 @@ class _DiffusersGenerator:
     """fp16 on a GPU, fp32 on a CPU (where fp16 is ten times slower)."""
 
     def __init__(self, settings: DiffusersSettings, device: torch.device) -> None:
+        import diffusers
+        import transformers
+
         self.identity = settings.check()
         self.settings = settings
         # Our own progress counts pictures; a bar of files being read says nothing to anybody.
@@ -110,7 +113,7 @@ class _DiffusersGenerator:
         transformers.utils.logging.disable_progress_bar()
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         try:
-            pipeline = AutoPipelineForText2Image.from_pretrained(
+            pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
                 settings.model, revision=settings.revision, dtype=dtype, use_safetensors=True
             )
         except (OSError, ValueError, RuntimeError, TypeError) as error:
@@ -120,9 +123,9 @@ class _DiffusersGenerator:
             ) from error
         if settings.solver == "released":
             solver = (
-                PNDMScheduler
+                diffusers.PNDMScheduler
                 if settings.num_steps >= RELEASED_STEPS
-                else DPMSolverMultistepScheduler
+                else diffusers.DPMSolverMultistepScheduler
             )
             pipeline.scheduler = solver.from_config(pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)

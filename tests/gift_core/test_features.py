@@ -18,8 +18,8 @@ def test_features_are_unit_vectors_in_the_encoders_direction() -> None:
     replay = world.replay(0)
     for features, raw in (
         (
-            encode_images(world.teacher, replay.images_BCHW),
-            world.teacher.encode_image(replay.images_BCHW),
+            encode_images(world.teacher, replay.images_bCHW),
+            world.teacher.encode_image(replay.images_bCHW),
         ),
         (
             encode_texts(world.teacher, replay.prompt_tokens_PL),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
+from gift_core.engine import plain_engine
 from gift_core.errors import DataError, SettingsError
 from gift_core.features import trainable_parameters
 from gift_core.fisher import (
@@ -60,7 +61,7 @@ def test_estimate_is_the_mean_of_squared_gradients_of_each_batch() -> None:
     assert list(fisher) == list(parameters)
     gradients = []
     for replay in batches:
-        losses = replay_losses(student, replay, objective)
+        losses = replay_losses(student, replay, objective, plain_engine(student))
         loss = losses.distillation + losses.alignment
         gradients.append(torch.autograd.grad(loss, list(parameters.values())))
     for index, estimate in enumerate(fisher.values()):

@@ -1,6 +1,7 @@
 """THE step equals the slow, literal restatement of both released variants."""
 
 import copy
+import importlib
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -52,9 +53,9 @@ def _by_the_oracle(
                 student,
                 world.teacher,
                 optimizer,
-                (task.images_BCHW, task.labels_B, task.class_tokens_KL),
+                (task.images_bCHW, task.labels_B, task.class_tokens_KL),
                 (
-                    replay.images_BCHW,
+                    replay.images_bCHW,
                     replay.prompt_tokens_PL[replay.prompt_ids_B],
                     replay.prompt_ids_B,
                 ),
@@ -100,6 +101,61 @@ def test_the_two_released_variants_differ() -> None:
     corrected, _ = _by_the_step(world, OBJECTIVES["corrected"], sgd, 3)
     published, _ = _by_the_step(world, OBJECTIVES["as-published"], sgd, 3)
     assert distance(corrected, published) > 1e-3
+
+
+Change = Callable[..., torch.Tensor]
+
+
+def _times(factor: float) -> Callable[[Change], Change]:
+    """A loss with another factor: 0 drops it, 2 doubles it."""
+    return lambda original: lambda *given, **named: factor * original(*given, **named)
+
+
+def _pull(factor: float) -> Callable[[Change], Change]:
+    """Consolidation with another weight."""
+    return lambda original: lambda weights, anchor, weight, repeats: original(
+        weights, anchor, factor * weight, repeats
+    )
+
+
+def _repeats(factor: float) -> Callable[[Change], Change]:
+    """Replay gradient and consolidation counted another number of times."""
+    return lambda original: lambda weights, anchor, weight, repeats: original(
+        weights, anchor, weight, factor * repeats
+    )
+
+
+PLACES = {
+    "distillation": "gift_core.replay.contrastive_distillation",
+    "alignment": "gift_core.replay.image_text_alignment",
+    "task loss": "gift_core.step.classification_loss",
+    "consolidation": "gift_core.step.consolidate_",
+}
+MUTATIONS = {
+    f"{term}, {word}": (place, (_pull if term == "consolidation" else _times)(factor))
+    for term, place in PLACES.items()
+    for word, factor in (("dropped", 0.0), ("doubled", 2.0))
+} | {
+    "repeats, halved": (PLACES["consolidation"], _repeats(0.5)),
+    "repeats, doubled": (PLACES["consolidation"], _repeats(2.0)),
+}
+
+
+@pytest.mark.parametrize("released", ["corrected", "as-published"])
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_step_with_a_wrong_term_is_not_the_released_one(
+    name: str, released: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the comparison above is worth: it fails when any one term is dropped or doubled."""
+    world, objective = scene(), OBJECTIVES[released]
+    slow, _ = _by_the_oracle(world, objective, sgd, 3)
+    right, _ = _by_the_step(world, objective, sgd, 3)
+    assert distance(right, slow) < 1e-10
+    place, mutate = MUTATIONS[name]
+    module, function = place.rsplit(".", 1)
+    monkeypatch.setattr(place, mutate(getattr(importlib.import_module(module), function)))
+    wrong, _ = _by_the_step(world, objective, sgd, 3)
+    assert distance(wrong, slow) > 1e-6
 
 
 @pytest.mark.parametrize(
@@ -153,8 +209,8 @@ def test_a_real_open_clip_model_takes_the_same_steps() -> None:
                 slow,
                 teacher,
                 of_slow,
-                (task.images_BCHW, task.labels_B, task.class_tokens_KL),
-                (replay.images_BCHW, prompt_tokens_PL[prompt_ids_B], prompt_ids_B),
+                (task.images_bCHW, task.labels_B, task.class_tokens_KL),
+                (replay.images_bCHW, prompt_tokens_PL[prompt_ids_B], prompt_ids_B),
                 anchor,
                 objective,
             )

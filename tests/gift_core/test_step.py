@@ -10,6 +10,7 @@ from torch import nn
 from gift_core.alignment import Alignment
 from gift_core.consolidation import Consolidation, consolidation_penalty
 from gift_core.distillation import Distillation
+from gift_core.engine import plain_engine
 from gift_core.errors import DataError, Diverged, SettingsError
 from gift_core.objective import Objective
 from gift_core.step import Anchor, classification_logits, classification_loss, gift_step
@@ -54,7 +55,7 @@ def test_without_replay_it_is_the_task_loss_and_the_plain_pull() -> None:
     student = world.student()
     anchor = Anchor(tuple(p.detach() - 0.2 for p in trained(student)))
     expected = copy.deepcopy(student)
-    logits_BK = classification_logits(expected, world.task(0))
+    logits_BK = classification_logits(expected, world.task(0), plain_engine(expected))
     task_loss = classification_loss(logits_BK, world.task(0).labels_B, 0.2)
     pull = consolidation_penalty(trained(expected), anchor.parameters, None, 1.0)
     (task_loss + pull).backward()
@@ -83,7 +84,7 @@ def test_report_holds_plain_numbers_from_before_the_update() -> None:
     assert all(type(value) is float for value in asdict(report).values())
     assert report.learning_rate == 0.25
     assert report.consolidation_loss == 0.0
-    logits_BK = classification_logits(world.teacher, task)
+    logits_BK = classification_logits(world.teacher, task, plain_engine(world.teacher))
     right = (logits_BK.argmax(dim=1) == task.labels_B).sum().item()
     assert report.task_accuracy == pytest.approx(100 * right / 6)
     logits_BB = replay.teacher.image_features_BD @ replay.teacher.text_features_BD.T
@@ -161,11 +162,11 @@ def test_diverged_before_any_weight_moves(which: str) -> None:
     world = scene()
     student = world.student()
     task, replay = world.task(0), world.replay(0)
-    nan = torch.full_like(task.images_BCHW, float("nan"))
+    nan = torch.full_like(task.images_bCHW, float("nan"))
     if which == "task":
-        task = replace(task, images_BCHW=nan)
+        task = replace(task, images_bCHW=nan)
     else:
-        replay = replace(replay, images_BCHW=nan[:5])
+        replay = replace(replay, images_bCHW=nan[:5])
     loss = {"task": "task_loss", "replay": "distillation_loss"}[which]
     with pytest.raises(Diverged, match=rf"{loss} is nan.*; no weight was changed$"):
         gift_step(student, sgd(student), task, replay, Anchor.of(student), Objective())
@@ -179,10 +180,18 @@ def test_missing_replay_pairs_are_named() -> None:
         gift_step(student, sgd(student), world.task(0), None, Anchor.of(student), Objective())
 
 
-def test_a_label_an_image() -> None:
-    task = scene().task(0)
-    with pytest.raises(DataError, match="6 images but 5 labels"):
-        replace(task, labels_B=task.labels_B[:5])
+@pytest.mark.parametrize("which", ["task", "replay"])
+def test_images_that_do_not_fit_the_batch_are_refused(which: str) -> None:
+    world = scene()
+    student, task, replay = world.student(), world.task(0), world.replay(0)
+    if which == "task":
+        task = replace(task, labels_B=task.labels_B[:5])
+    else:
+        replay = replace(replay, images_bCHW=replay.images_bCHW[:4])
+    counts = {"task": "6 images on each of 1 ranks but 5 labels", "replay": "4 images .* 5 pairs"}
+    with pytest.raises(DataError, match=counts[which]):
+        gift_step(student, sgd(student), task, replay, Anchor.of(student), Objective())
+    assert distance(student, world.teacher) == 0.0
 
 
 def test_the_anchor_is_a_copy() -> None:

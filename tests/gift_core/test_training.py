@@ -5,14 +5,17 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch.amp.grad_scaler import GradScaler
 
+from gift_core.collapse import CollapseSettings
+from gift_core.engine import BothTowers, Engine
 from gift_core.errors import DataError, Diverged
 from gift_core.features import trainable_parameters
 from gift_core.objective import Objective
 from gift_core.schedule import learning_rate_at
-from gift_core.step import Anchor, ReplayBatch, TaskBatch, gift_step
-from gift_core.training import FinetuneSettings, make_optimizer, train
-from tests.gift_core.tiny import Scene, scene
+from gift_core.step import Anchor, ReplayBatch, StepReport, TaskBatch, gift_step
+from gift_core.training import FinetuneSettings, TrainingState, make_optimizer, train
+from tests.gift_core.tiny import Scene, TinyEncoder, distance, scene
 
 SETTINGS = FinetuneSettings(num_steps=6, warmup_steps=2, learning_rate=1e-2)
 
@@ -32,7 +35,7 @@ class Batches:
 def test_the_loop_is_the_step_with_a_schedule() -> None:
     world = scene()
     student, by_hand = copy.deepcopy(world.teacher), world.student()
-    reports = list(train(student, Batches(world), SETTINGS))
+    reports = list(train(TrainingState.start(student, SETTINGS), Batches(world)))
     anchor, optimizer = Anchor.of(by_hand), make_optimizer(by_hand, SETTINGS)
     for step, report in enumerate(reports):
         for group in optimizer.param_groups:
@@ -49,7 +52,7 @@ def test_exactly_num_steps_batches_are_taken() -> None:
     world = scene()
     batches = Batches(world)
     student = copy.deepcopy(world.teacher).eval()
-    assert len(list(train(student, batches, SETTINGS))) == 6
+    assert len(list(train(TrainingState.start(student, SETTINGS), batches))) == 6
     assert batches.num_taken == 6
     assert student.training
     assert not student.logit_scale.requires_grad
@@ -65,7 +68,7 @@ def test_it_learns_the_task() -> None:
         changed = settings.model_copy(update={"objective": objective})
         student = copy.deepcopy(world.teacher)
         batches = [(world.task(0), world.replay(0))] * 40
-        reports = list(train(student, batches, changed))
+        reports = list(train(TrainingState.start(student, changed), batches))
         assert reports[-1].task_loss < reports[0].task_loss - 0.1
         pairs = zip(student.parameters(), world.teacher.parameters(), strict=True)
         moved[method] = sum((a - b).square().sum().item() for a, b in pairs)
@@ -75,7 +78,7 @@ def test_it_learns_the_task() -> None:
 def test_a_caller_may_stop_in_between() -> None:
     world = scene()
     batches = Batches(world)
-    running = train(copy.deepcopy(world.teacher), batches, SETTINGS)
+    running = train(TrainingState.start(copy.deepcopy(world.teacher), SETTINGS), batches)
     next(running)
     running.close()
     assert batches.num_taken == 1
@@ -85,13 +88,13 @@ def test_finetune_takes_no_replay() -> None:
     world = scene()
     settings = SETTINGS.model_copy(update={"objective": Objective().for_method("finetune")})
     batches = [(world.task(step), None) for step in range(6)]
-    reports = list(train(copy.deepcopy(world.teacher), batches, settings))
+    reports = list(train(TrainingState.start(copy.deepcopy(world.teacher), settings), batches))
     assert all(report.replay_accuracy is None for report in reports)
 
 
 def test_batches_that_end_early_are_named() -> None:
     world = scene()
-    running = train(copy.deepcopy(world.teacher), Batches(world, end=4), SETTINGS)
+    running = train(TrainingState.start(copy.deepcopy(world.teacher), SETTINGS), Batches(world, end=4))
     with pytest.raises(DataError, match="ended after 4 of 6 steps"):
         list(running)
 
@@ -99,12 +102,12 @@ def test_batches_that_end_early_are_named() -> None:
 def test_divergence_names_the_step_and_advises() -> None:
     world = scene()
     good, replay = world.task(0), world.replay(0)
-    bad = TaskBatch(good.images_BCHW * float("inf"), good.labels_B, good.class_tokens_KL)
+    bad = TaskBatch(good.images_bCHW * float("inf"), good.labels_B, good.class_tokens_KL)
     batches = [(good, replay), (good, replay), (bad, replay)]
     with pytest.raises(
         Diverged, match=r"^step 3 of 6: .*task_loss is nan.*learning_rate smaller than 0\.01$"
     ):
-        list(train(copy.deepcopy(world.teacher), batches, SETTINGS))
+        list(train(TrainingState.start(copy.deepcopy(world.teacher), SETTINGS), batches))
 
 
 def test_the_optimizer_is_the_papers() -> None:
@@ -115,3 +118,113 @@ def test_the_optimizer_is_the_papers() -> None:
     assert group["fused"]
     assert len(group["params"]) == len(trainable_parameters(student))
     assert all(parameter is not student.logit_scale for parameter in group["params"])
+
+
+class Unsteady(TinyEncoder):
+    """Drops numbers at random, so that a resumed run needs the random state too."""
+
+    def encode_image(self, image: torch.Tensor, normalize: bool = False) -> torch.Tensor:
+        return super().encode_image(torch.nn.functional.dropout(image, 0.2, self.training))
+
+
+def _run(settings: FinetuneSettings, stop: int | None) -> tuple[Unsteady, list[StepReport]]:
+    """Learn in one go, or stop after `stop` steps and go on in another student."""
+    world = scene(torch.float32)
+    torch.manual_seed(0)
+    state = TrainingState.start(Unsteady().to(world.dtype), settings)
+    batches = Batches(world)
+    reports = []
+    if stop is not None:
+        running = train(state, batches)
+        reports = [next(running) for _ in range(stop)]
+        saved = {name: tensor.clone() for name, tensor in state.tensors().items()}
+        torch.manual_seed(99)
+        state = TrainingState.start(Unsteady().to(world.dtype), settings)
+        state.restore_(saved)
+        batches = Batches(world)
+        batches.num_taken = stop
+    reports += list(train(state, batches))
+    return state.student, reports
+
+
+@pytest.mark.parametrize("stop", [0, 1, 4, 6])
+@pytest.mark.parametrize("method", ["gift", "l2"])
+def test_a_resumed_run_ends_bit_for_bit_as_an_unbroken_one(stop: int, method: str) -> None:
+    objective = Objective().for_method(method)
+    settings = SETTINGS.model_copy(update={"objective": objective})
+    whole, reports = _run(settings, None)
+    resumed, reports_again = _run(settings, stop)
+    assert reports_again == reports
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert distance(whole, Unsteady()) > 0.0
+
+
+def test_a_state_of_another_model_is_refused() -> None:
+    state = TrainingState.start(scene(torch.float32).student(), SETTINGS)
+    tensors = state.tensors()
+    name = "weight.visual.resblocks.0.weight"
+    with pytest.raises(DataError, match=f"it has no {name}"):
+        state.restore_({key: value for key, value in tensors.items() if key != name})
+    with pytest.raises(DataError, match=r"shape \(3,\) where the model has \(7, 12\)"):
+        state.restore_(tensors | {name: torch.zeros(3)})
+
+
+def test_replay_accuracy_that_collapses_stops_the_run() -> None:
+    """A learning rate of 1 throws the student far away; the last window finds fewer prompts."""
+    world = scene()
+    settings = SETTINGS.model_copy(
+        update={
+            "num_steps": 400,
+            "learning_rate": 1.0,
+            "collapse": CollapseSettings(window=5, share=0.9),
+        }
+    )
+    state = TrainingState.start(copy.deepcopy(world.teacher), settings)
+    with pytest.raises(Diverged, match=r"^step \d+ of 400: .*collapse"):
+        list(train(state, Batches(world)))
+    assert len(state.replay_accuracies) == state.step
+    again = TrainingState.start(copy.deepcopy(world.teacher), settings)
+    with pytest.raises(Diverged, match="collapse"):
+        again.restore_(state.tensors())
+
+
+def _fp16(student: TinyEncoder, init_scale: float) -> TrainingState:
+    scaler = GradScaler("cpu", init_scale=init_scale)
+    return TrainingState.start(
+        student, SETTINGS, Engine(BothTowers(student), "fp16", scaler=scaler)
+    )
+
+
+def test_fp16_learns_with_a_scaled_loss() -> None:
+    """The tiny encoder in fp16 autocast ends close to fp32, and not where it started."""
+    world = scene(torch.float32)
+    exact, half = copy.deepcopy(world.teacher), copy.deepcopy(world.teacher)
+    list(train(TrainingState.start(exact, SETTINGS), Batches(world)))
+    reports = list(train(_fp16(half, 64.0), Batches(world)))
+    assert all(report.gradient_norm is not None for report in reports)
+    assert 0.0 < distance(exact, half) < 0.01
+    assert distance(half, world.teacher) > 0.03
+
+
+def test_the_loss_scale_is_part_of_the_state() -> None:
+    world = scene(torch.float32)
+    state = _fp16(copy.deepcopy(world.teacher), 2.0**40)
+    list(train(state, Batches(world)))
+    assert state.engine.loss_scale < 2.0**40
+    again = _fp16(copy.deepcopy(world.teacher), 64.0)
+    again.restore_(state.tensors())
+    assert again.engine.loss_scale == state.engine.loss_scale
+
+
+def test_an_fp16_overflow_skips_the_update_and_lowers_the_scale() -> None:
+    world = scene(torch.float32)
+    student = copy.deepcopy(world.teacher)
+    state = _fp16(student, 2.0**120)  # too large for any gradient in fp16
+    running = train(state, Batches(world))
+    first = next(running)
+    assert first.gradient_norm is None
+    assert first.consolidation_loss == 0.0
+    assert state.engine.loss_scale == 2.0**119
+    assert distance(student, world.teacher) == 0.0
+    assert len(list(running)) == 5

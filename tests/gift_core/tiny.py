@@ -76,7 +76,7 @@ class Scene:
     def task(self, step: int) -> TaskBatch:
         generator = self._generator(2 * step)
         return TaskBatch(
-            images_BCHW=torch.randn(6, 3, 2, 2, generator=generator, dtype=self.dtype),
+            images_bCHW=torch.randn(6, 3, 2, 2, generator=generator, dtype=self.dtype),
             labels_B=torch.randint(0, 4, (6,), generator=generator),
             class_tokens_KL=torch.arange(16).reshape(4, 4) % NUM_WORDS,
         )

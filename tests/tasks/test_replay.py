@@ -1,6 +1,7 @@
 """Replay sets: the teacher's features asked once are those that it would give in every step."""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from gift_core.features import encode_images, encode_texts
 from tasks.manifests import PairsManifest
 from tasks.models.encoders import Encoder, ModelSettings, export_pretrained, load_encoder
-from tasks.replay import replay_set
+from tasks.replay import ReplaySet, images_key, replay_set
 from tasks.store.objects import FolderStore
 from tasks.synthesize import commit_pairs, generate_shard
 from tests.tasks.test_synthesize import Painter, plan_of
@@ -34,17 +35,17 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 @pytest.fixture
 def stored(tmp_path: Path) -> tuple[FolderStore, PairsManifest]:
-    store, plan = FolderStore(tmp_path), plan_of(num_pairs=8)
+    store, plan = FolderStore(tmp_path / "store"), plan_of(num_pairs=8)
     shards = [generate_shard.fn(store, plan, s, lambda: Squares()).manifest for s in plan.starts]
     return store, commit_pairs.fn(store, plan, shards).manifest
 
 
 def test_batch_holds_each_prompt_once_and_the_teachers_features(
-    stored: tuple[FolderStore, PairsManifest], teacher: Encoder
+    stored: tuple[FolderStore, PairsManifest], teacher: Encoder, tmp_path: Path
 ) -> None:
-    replay = replay_set(*stored, teacher)
+    replay = replay_set(*stored, teacher, tmp_path)
     indices = np.array([6, 0, 3, 5, 0])
-    batch = replay.batch(indices)
+    batch = replay.batch(teacher, indices)
     plan = plan_of(num_pairs=8)
     prompts = [plan.prompts[index] for index in indices]
     assert len(batch.prompt_tokens_PL) == len(set(prompts))
@@ -53,26 +54,62 @@ def test_batch_holds_each_prompt_once_and_the_teachers_features(
     images = torch.stack(
         [torch.from_numpy(square("red", plan.seeds[i])).permute(2, 0, 1) for i in indices]
     )
-    assert torch.allclose(batch.images_BCHW, teacher.normalise(images))
+    assert torch.allclose(batch.images_bCHW, teacher.normalise(images))
     with torch.no_grad():
-        images_BD = encode_images(teacher.model, batch.images_BCHW)
+        images_BD = encode_images(teacher.model, batch.images_bCHW)
         texts_BD = encode_texts(teacher.model, tokens_BL)
     assert torch.allclose(batch.teacher.image_features_BD, images_BD, atol=1e-6)
     assert torch.allclose(batch.teacher.text_features_BD, texts_BD, atol=1e-6)
 
 
 def test_batches_once_hold_every_pair_once(
-    stored: tuple[FolderStore, PairsManifest], teacher: Encoder
+    stored: tuple[FolderStore, PairsManifest], teacher: Encoder, tmp_path: Path
 ) -> None:
-    replay = replay_set(*stored, teacher)
-    batches = list(replay.batches_once(3))
-    assert [len(batch.images_BCHW) for batch in batches] == [3, 3, 2]
-    whole = torch.cat([batch.images_BCHW for batch in batches])
-    assert torch.equal(whole, teacher.normalise(replay.images_NCHW))
+    replay = replay_set(*stored, teacher, tmp_path)
+    batches = list(replay.batches_once(teacher, 3))
+    assert [len(batch.images_bCHW) for batch in batches] == [3, 3, 2]
+    whole = torch.cat([batch.images_bCHW for batch in batches])
+    assert torch.equal(whole, teacher.normalise(torch.from_numpy(np.array(replay.images_NCHW))))
 
 
-def test_seeded_batches_repeat(stored: tuple[FolderStore, PairsManifest], teacher: Encoder) -> None:
-    replay = replay_set(*stored, teacher)
-    one, same, other = (next(replay.batches(4, seed)) for seed in (1, 1, 2))
-    assert torch.equal(one.images_BCHW, same.images_BCHW)
-    assert not torch.equal(one.images_BCHW, other.images_BCHW)
+def test_seeded_batches_repeat(
+    stored: tuple[FolderStore, PairsManifest], teacher: Encoder, tmp_path: Path
+) -> None:
+    replay = replay_set(*stored, teacher, tmp_path)
+    one, same, other = (next(replay.batches(teacher, 4, seed)) for seed in (1, 1, 2))
+    assert torch.equal(one.images_bCHW, same.images_bCHW)
+    assert not torch.equal(one.images_bCHW, other.images_bCHW)
+
+
+def test_a_rank_gets_its_rows_and_all_the_rest(
+    stored: tuple[FolderStore, PairsManifest], teacher: Encoder, tmp_path: Path
+) -> None:
+    replay = replay_set(*stored, teacher, tmp_path)
+    whole, part = (
+        next(replay.batches(teacher, 4, seed=1, rows=rows)) for rows in (slice(None), slice(2, 4))
+    )
+    assert torch.equal(part.images_bCHW, whole.images_bCHW[2:])
+    for name in ("prompt_ids_B", "prompt_tokens_PL"):
+        assert torch.equal(getattr(part, name), getattr(whole, name))
+    assert torch.equal(part.teacher.image_features_BD, whole.teacher.image_features_BD)
+
+
+def test_batches_start_where_a_broken_run_stopped(
+    stored: tuple[FolderStore, PairsManifest], teacher: Encoder, tmp_path: Path
+) -> None:
+    replay = replay_set(*stored, teacher, tmp_path)
+    *_, fourth = islice(replay.batches(teacher, 3, seed=1), 4)
+    resumed = next(replay.batches(teacher, 3, seed=1, start=3))
+    assert torch.equal(resumed.images_bCHW, fourth.images_bCHW)
+
+
+def test_other_processes_take_up_the_same_set(
+    stored: tuple[FolderStore, PairsManifest], teacher: Encoder, tmp_path: Path
+) -> None:
+    replay = replay_set(*stored, teacher, tmp_path)
+    replay.save(tmp_path / "replay.safetensors")
+    images = tmp_path / f"{images_key(stored[1], teacher)}.npy"
+    again = ReplaySet.load(tmp_path / "replay.safetensors", images)
+    assert np.array_equal(again.images_NCHW, replay.images_NCHW)
+    for name in ("prompt_ids_N", "prompt_tokens_PL", "teacher_images_ND", "teacher_texts_PD"):
+        assert torch.equal(getattr(again, name), getattr(replay, name))

@@ -15,6 +15,7 @@ from tasks.evaluate import evaluate
 from tasks.finetune import finetune, read_history
 from tasks.manifests import ModelManifest, PairsManifest
 from tasks.pretrained import take_pretrained
+from tasks.sequence import ExecutionSettings
 from tasks.store.checkpoints import load_tensors
 from tasks.store.objects import FolderStore, ObjectStore
 from tasks.store.outputs import fetch_output
@@ -28,6 +29,10 @@ class World:
     plan: Plan
     parent: ModelManifest
     pairs: PairsManifest
+
+    @property
+    def execution(self) -> ExecutionSettings:
+        return self.plan.sequence.execution
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +56,7 @@ def world(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(scope="module")
 def learnt(world: World) -> ModelManifest:
-    produced = finetune.fn(world.store, world.plan.tasks[0], 7, world.parent, world.pairs)
+    produced = finetune.fn(world.store, world.plan.tasks[0], 7, world.parent, world.pairs, world.execution)
     assert not produced.reused
     return produced.manifest
 
@@ -90,18 +95,18 @@ def test_finetune_is_a_function_of_its_inputs(
         if "/finetune/" not in path:
             elsewhere.replace_bytes(path, world.store.read_bytes(path))
     torch.manual_seed(123)
-    again = finetune.fn(elsewhere, world.plan.tasks[0], 7, world.parent, world.pairs)
+    again = finetune.fn(elsewhere, world.plan.tasks[0], 7, world.parent, world.pairs, world.execution)
     assert not again.reused
     assert again.manifest == learnt
-    other_seed = finetune.fn(elsewhere, world.plan.tasks[0], 8, world.parent, world.pairs)
+    other_seed = finetune.fn(elsewhere, world.plan.tasks[0], 8, world.parent, world.pairs, world.execution)
     assert other_seed.manifest.files != learnt.files
 
 
 def test_stages_are_skipped_when_their_output_stands(
     world: World, learnt: ModelManifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.finetune.open_model", None)
-    produced = finetune.fn(world.store, world.plan.tasks[0], 7, world.parent, world.pairs)
+    monkeypatch.setattr("tasks.finetune.fetch_output", None)
+    produced = finetune.fn(world.store, world.plan.tasks[0], 7, world.parent, world.pairs, world.execution)
     assert produced.reused
     assert produced.manifest == learnt
 
@@ -115,7 +120,7 @@ def test_plain_finetuning_has_no_replay_numbers(world: World) -> None:
             )
         }
     )
-    manifest = finetune.fn(world.store, plain, 7, world.parent, None).manifest
+    manifest = finetune.fn(world.store, plain, 7, world.parent, None, world.execution).manifest
     history = read_history(world.store, manifest)
     assert history["distillation_loss"] == [0.0, 0.0, 0.0]
     assert history["replay_accuracy"] == [None, None, None]
@@ -137,7 +142,9 @@ def test_fisher_covers_every_weight_and_says_what_moved(
 ) -> None:
     sequence = world.plan.sequence
     arguments = (world.store, learnt, world.parent, world.pairs)
-    manifest = fisher_of_model.fn(*arguments, sequence.objective, sequence.fisher).manifest
+    manifest = fisher_of_model.fn(
+        *arguments, sequence.objective, sequence.fisher, world.execution.cache
+    ).manifest
     fetch_output(world.store, manifest, tmp_path)
     fisher = load_tensors(tmp_path / FISHER)
     after = weights(world, learnt, tmp_path / "after")

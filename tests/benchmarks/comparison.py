@@ -1,0 +1,180 @@
+"""The benchmark itself: plain against ours, and the ladder between them, as plain numbers."""
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from gift_core.engine import AUTOCAST
+from tests.benchmarks.ladder import Weights, largest_difference, rungs_for, steps_of
+from tests.benchmarks.measures import NOTHING, matrix_rate, operations, peaks, seconds
+from tests.benchmarks.plain_step import unit_features
+from tests.benchmarks.worlds import Setting, World, build_world
+
+CHECKED_STEPS = 3
+TOLERANCE = 2e-5
+"""Largest difference of a weight after the checked fp32 steps; each moves it by up to 1e-5."""
+TASK_STEPS, TASK_PAIRS = 1000, 1000
+"""The paper's task: what the teacher sees once is spread over this many steps."""
+
+Results = dict[str, Any]
+Done = Callable[[str], None]
+
+
+def num_pieces(setting: Setting, with_ladder: bool) -> int:
+    """Say how often `run` will call `done`."""
+    num_rungs = len(rungs_for(setting)) if with_ladder else 2
+    climbed = (setting.repeats + 1) * num_rungs if with_ladder else 0
+    return 1 + num_rungs + 2 * (CHECKED_STEPS + setting.repeats) + climbed
+
+
+def run(setting: Setting, with_ladder: bool, done: Done) -> Results:
+    """Measure everything; `done` hears of each piece of work. The keys are those of the JSON."""
+    rungs = rungs_for(setting)
+    # First, while this process holds no weights: what a child needs is then there.
+    gib = peaks(rungs if with_ladder else (rungs[0], rungs[-1]), setting, done)
+    world = build_world(setting)
+    results: Results = {"setting": asdict(setting), "machine": machine(setting)}
+    results |= compared(world, done)
+    results["memory"] = _memory(gib, rungs[0].name, rungs[-1].name)
+    results["ladder"] = climbed(world, gib, done) if with_ladder else []
+    return results
+
+
+def compared(world: World, done: Done) -> Results:
+    """Check that plain and ours agree and count their operations, then time them in turns."""
+    rungs = rungs_for(world.setting)
+    sides = {"plain": rungs[0], "ours": rungs[-1]}
+    weights = {side: Weights(world) for side in sides}
+    ready = {side: steps_of(rung, weights[side]) for side, rung in sides.items()}
+    counted = {}
+    for number in range(CHECKED_STEPS):  # they are the warm-up, too
+        batch = world.batch(number)
+        for side, rung in sides.items():
+            if number == 0:  # compiled code would hide its operations from the counter
+                as_written = steps_of(replace(rung, compiled=False), weights[side])
+                counted[side] = operations(as_written(batch))
+            else:
+                ready[side](batch)()
+            done(f"{side}: checked step {number + 1}")
+    equality = _equality(weights, world.setting)
+    taken: dict[str, list[float]] = {side: [] for side in sides}
+    rates = []
+    for number in range(world.setting.repeats):
+        batch = world.batch(CHECKED_STEPS + number)
+        for side in sides:
+            taken[side].append(seconds(ready[side](batch), world.device))
+            done(f"{side}: {taken[side][-1]:.3g} s")
+        rates.append(matrix_rate(world.device, _dtype(world.setting)))
+    return {
+        "equality": equality,
+        "seconds": _seconds(taken) | {"teacher_once": _teacher_seconds(world)},
+        "operations": _operations(counted, median(rates), median(taken["ours"]), world.setting),
+    }
+
+
+def climbed(world: World, gib: dict[str, float], done: Done) -> list[Results]:
+    """Time every rung in turns on one student: what the weights are does not matter to a clock."""
+    rungs, weights = rungs_for(world.setting), Weights(world)
+    ready = [steps_of(rung, weights) for rung in rungs]
+    taken: list[list[float]] = [[] for _ in rungs]
+    for number in range(world.setting.repeats + 1):
+        batch = world.batch(number)
+        for rung, make, times in zip(rungs, ready, taken, strict=True):
+            times.append(seconds(make(batch), world.device))
+            done(f"{rung.name}: {times[-1]:.3g} s")
+    medians = [median(times[1:]) for times in taken]  # the first is the warm-up
+    return [
+        {
+            "rung": rung.name,
+            "adds": rung.adds,
+            "seconds": times[1:],
+            "median": middle,
+            "times_plain": medians[0] / middle,
+            "peak_gib": gib[rung.name],
+        }
+        for rung, times, middle in zip(rungs, taken, medians, strict=True)
+    ]
+
+
+def machine(setting: Setting) -> Results:
+    """Name what the figures were measured on."""
+    if setting.device.startswith("cuda"):
+        name = torch.cuda.get_device_name(setting.device)
+    else:
+        name = _processor()
+    return {
+        "name": name,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _equality(weights: dict[str, Weights], setting: Setting) -> Results:
+    difference = largest_difference(weights["plain"].clip, weights["ours"].clip)
+    exact = setting.precision == "fp32"
+    return {
+        "steps": CHECKED_STEPS,
+        "largest_difference": difference,
+        "tolerance": TOLERANCE if exact else None,
+        "equal": difference < TOLERANCE if exact else None,
+    }
+
+
+def _seconds(taken: dict[str, list[float]]) -> Results:
+    ratios = [plain / ours for plain, ours in zip(taken["plain"], taken["ours"], strict=True)]
+    medians = {f"{side}_median": median(times) for side, times in taken.items()}
+    spread = {"ratio": median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
+    return taken | medians | spread
+
+
+@torch.no_grad()
+def _teacher_seconds(world: World) -> float:
+    """What ours pays outside its steps: the teacher's pass over all pairs, as seconds a step."""
+    batch = world.batch(0)
+    tokens_BL = batch.replay_tokens_BL.to(world.device)
+
+    def encode() -> None:
+        unit_features(world.clip, batch.replay_images_BCHW, tokens_BL)
+
+    encode()
+    return seconds(encode, world.device) / len(tokens_BL) * TASK_PAIRS / TASK_STEPS
+
+
+def _operations(counted: Results, rate: float, ours_seconds: float, setting: Setting) -> Results:
+    floor = counted["ours"] / rate
+    return counted | {
+        "ratio": counted["plain"] / counted["ours"],
+        "rate": rate,
+        "rate_of": str(_dtype(setting)).removeprefix("torch."),
+        "floor_seconds": floor,
+        "floor_reached": floor / ours_seconds,
+    }
+
+
+def _memory(gib: dict[str, float], plain: str, ours: str) -> Results:
+    nothing = gib[NOTHING]
+    return {
+        "nothing_gib": nothing,
+        "plain_gib": gib[plain],
+        "ours_gib": gib[ours],
+        "ratio": gib[plain] / gib[ours],
+        "net_ratio": (gib[plain] - nothing) / (gib[ours] - nothing),
+    }
+
+
+def _dtype(setting: Setting) -> torch.dtype:
+    return AUTOCAST.get(setting.precision, torch.float32)
