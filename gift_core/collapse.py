@@ -13,10 +13,9 @@ from gift_core.settings import Settings
 NUM_ERRORS = 4.0
 """How many standard errors a fall has to be, so that it is none of the noise of small batches.
 
-At a constant true accuracy, from that of guessing to 95 %, batches of 4, 16 and 64 pairs never fired
-in 20,000 simulated runs of 1000 steps each with the default settings. Below the accuracy of guessing,
-where no model stays, at most 6 runs in 1000 did. Without this condition, every second run would fire
-that keeps to 10 % with batches of 4 pairs.
+Simulated at a constant true accuracy with the default settings, 100,000 runs of 1000 steps each:
+with batches of 4, 16 and 64 pairs no run fired at 30, 60 and 95 %, nor at that of guessing. Without
+this condition 3 % of the runs that only guess fire (64 pairs), and 0.05 % at 30 % (4 pairs).
 """
 
 
@@ -27,8 +26,9 @@ class CollapseSettings(Settings):
         default=20,
         ge=5,
         le=1000,
-        description="Steps with replay that an accuracy is the mean of, steps (paper: no such "
-        "check; 20 notices a model that only guesses within 20 steps)",
+        description="Steps that a mean replay accuracy is taken over, steps with replay; fewer are "
+        "noisier (paper: no such check; 20 steps of 64 pairs notice a model that only guesses "
+        "within 20)",
     )
     share: float = Field(
         default=0.25,

@@ -14,7 +14,7 @@ from gift_core.errors import SettingsError
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's number, from 0, and how many processes compute one step together."""
+    """A process's number, from 0, and how many processes compute one step together."""
 
     rank: int = 0
     size: int = 1

@@ -20,10 +20,11 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 """Of the towers' arithmetic; weights, gradients, Fisher information and losses stay fp32.
 
 fp32: exact. tf32: matrix products of fp32 numbers with 10 bits of mantissa, on CUDA. bf16: 8 bits,
-half the memory. fp16: 11 bits and a small range, so the loss is scaled and an overflow skips a step.
+half the memory. fp16: 11 bits and a small range: the loss is scaled, an overflow skips a step.
 """
 
 BothFeatures = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+ALONE = Ranks()
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -45,7 +46,7 @@ class Engine:
 
     both: BothFeatures
     precision: Precision = "fp32"
-    ranks: Ranks = Ranks()
+    ranks: Ranks = ALONE
     scaler: GradScaler = field(default_factory=lambda: GradScaler("cpu", enabled=False))
 
     def encode(self, images_bCHW: Tensor, tokens_KL: Tensor) -> tuple[Tensor, Tensor]:

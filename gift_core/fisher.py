@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gift_core.errors import DataError, SettingsError
 from gift_core.engine import plain_engine
+from gift_core.errors import DataError, SettingsError
 from gift_core.features import DualEncoder, trainable_parameters
 from gift_core.objective import Objective
 from gift_core.replay import ReplayBatch, replay_losses

@@ -39,9 +39,9 @@ class PackedTexts:
 
 
 def pack_texts(tokens_KL: Tensor, ends_K: Tensor) -> PackedTexts:
-    """Pack token numbers (K, L) whose pooled token stands at `ends_K` (K,), both integer, on the CPU.
+    """Pack token numbers (K, L) whose pooled tokens stand at `ends_K` (K,).
 
-    Equal texts are one text. Source: docs/method.md step 1; docs/performance.md.
+    Both are integer and on the CPU. Equal texts are one text. Source: docs/method.md step 1; docs/performance.md.
     """
     tokens = tokens_KL.numpy()
     ends = ends_K.numpy()
@@ -66,4 +66,6 @@ def pack_texts(tokens_KL: Tensor, ends_K: Tensor) -> PackedTexts:
         "places_N": np.flatnonzero(new),
         "rows_K": rows.reshape(-1),
     }
-    return PackedTexts(**{name: torch.from_numpy(part.astype(np.int64)) for name, part in parts.items()})
+    return PackedTexts(
+        **{name: torch.from_numpy(part.astype(np.int64)) for name, part in parts.items()}
+    )

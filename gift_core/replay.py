@@ -1,7 +1,7 @@
 """The replay side of a step: B synthetic pairs, and the two losses on them.
 
-Shapes: B pairs, b of them on this rank, P distinct prompts of the batch, D features, C x H x W an image's channels, height
-and width, L tokens of a prompt.
+Shapes: B pairs, b of them on this rank, P distinct prompts of the batch, D features, C x H x W an
+image's channels, height and width, L tokens of a prompt.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gift_core.alignment import image_text_alignment
 from gift_core.distillation import contrastive_distillation
-from gift_core.errors import DataError
 from gift_core.engine import Engine
+from gift_core.errors import DataError
 from gift_core.features import DualEncoder, PairFeatures, similarity
 from gift_core.objective import Objective
 

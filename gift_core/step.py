@@ -1,7 +1,8 @@
 """One step of GIFT, numbered as in docs/method.md.
 
-Shapes: B images or pairs of a batch, b of them on this rank, K classes of the task, P distinct prompts of the batch, D
-features, C x H x W an image's channels, height and width, L tokens of a prompt.
+Shapes: B images or pairs of a batch, b of them on this rank, K classes of the task, P distinct
+prompts of the batch, D features, C x H x W an image's channels, height and width, L tokens of a
+prompt.
 """
 
 import math

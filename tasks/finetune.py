@@ -17,9 +17,9 @@ from tasks.manifests import ModelManifest, PairsManifest, canonical_json
 from tasks.models.encoders import best_device
 from tasks.replay import images_key, open_frozen, replay_set
 from tasks.sequence import ExecutionSettings
-from tasks.store.step_checkpoints import History, StepCheckpoints
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import Produced, fetch_output, plan_output, read_verified, run_output
+from tasks.store.step_checkpoints import History, StepCheckpoints
 
 HISTORY = "history.json"
 

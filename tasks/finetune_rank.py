@@ -22,7 +22,9 @@ def run_rank(job: LearningJob) -> None:
     on_gpu = torch.cuda.is_available()
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     ranks = Ranks(distributed.get_rank(), distributed.get_world_size())
-    device = torch.device("cuda", distributed.get_node_local_rank()) if on_gpu else torch.device("cpu")
+    device = (
+        torch.device("cuda", distributed.get_node_local_rank()) if on_gpu else torch.device("cpu")
+    )
     if on_gpu:
         torch.cuda.set_device(device)
     for event in learn(job, ranks, device):

@@ -16,7 +16,7 @@ H heads, D width.
 from collections.abc import Iterator
 
 import torch
-from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.model import CLIP
 from open_clip.transformer import (
     ResidualAttentionBlock,
     TextTransformer,

@@ -98,9 +98,7 @@ def test_large_tensors_in_fp32_are_as_exact_as_small_ones() -> None:
     fisher = gradient.square() / gradient.square().mean()
     drift = parameter.detach().double() - anchor.double()
     penalty = consolidate_([parameter], [anchor], 1.0)
-    torch.testing.assert_close(
-        penalty.double(), (fisher * drift.square()).sum(), rtol=1e-5, atol=0
-    )
+    torch.testing.assert_close(penalty.double(), (fisher * drift.square()).sum(), rtol=1e-5, atol=0)
     torch.testing.assert_close(
         parameter.grad.double(), gradient + 2 * fisher * drift, rtol=1e-5, atol=1e-6
     )

@@ -113,15 +113,15 @@ def _times(factor: float) -> Callable[[Change], Change]:
 
 def _pull(factor: float) -> Callable[[Change], Change]:
     """Consolidation with another weight."""
-    return lambda original: lambda weights, anchor, weight, repeats: original(
-        weights, anchor, factor * weight, repeats
+    return lambda original: (
+        lambda weights, anchor, weight, repeats: original(weights, anchor, factor * weight, repeats)
     )
 
 
 def _repeats(factor: float) -> Callable[[Change], Change]:
     """Replay gradient and consolidation counted another number of times."""
-    return lambda original: lambda weights, anchor, weight, repeats: original(
-        weights, anchor, weight, factor * repeats
+    return lambda original: (
+        lambda weights, anchor, weight, repeats: original(weights, anchor, weight, factor * repeats)
     )
 
 

@@ -94,7 +94,9 @@ def test_finetune_takes_no_replay() -> None:
 
 def test_batches_that_end_early_are_named() -> None:
     world = scene()
-    running = train(TrainingState.start(copy.deepcopy(world.teacher), SETTINGS), Batches(world, end=4))
+    running = train(
+        TrainingState.start(copy.deepcopy(world.teacher), SETTINGS), Batches(world, end=4)
+    )
     with pytest.raises(DataError, match="ended after 4 of 6 steps"):
         list(running)
 

@@ -66,7 +66,8 @@ def at_step(number: int, act: Any) -> Iterator[None]:  # noqa: ANN401 - a callab
 
 def without_key_biases(name: str, weight: torch.Tensor) -> torch.Tensor:
     """A key's bias adds the same to all scores of a softmax: its gradient is zero but for rounding,
-    and AdamW makes full steps of that."""
+    and AdamW makes full steps of that.
+    """
     if not name.endswith("attn.in_proj_bias"):
         return weight
     query, _, value = weight.chunk(3)

@@ -18,7 +18,7 @@ from tasks.pretrained import take_pretrained
 from tasks.sequence import ExecutionSettings
 from tasks.store.checkpoints import load_tensors
 from tasks.store.objects import FolderStore, ObjectStore
-from tasks.store.outputs import fetch_output
+from tasks.store.outputs import Produced, fetch_output
 from tasks.synthesize import LazyGenerator, commit_pairs, generate_shard, plan_pairs
 from tests.worlds import tiny_sequence
 
@@ -33,6 +33,10 @@ class World:
     @property
     def execution(self) -> ExecutionSettings:
         return self.plan.sequence.execution
+
+    def finetune(self, store: ObjectStore, seed: int = 7) -> Produced[ModelManifest]:
+        task = self.plan.tasks[0]
+        return finetune.fn(store, task, seed, self.parent, self.pairs, self.execution)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def world(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(scope="module")
 def learnt(world: World) -> ModelManifest:
-    produced = finetune.fn(world.store, world.plan.tasks[0], 7, world.parent, world.pairs, world.execution)
+    produced = world.finetune(world.store)
     assert not produced.reused
     return produced.manifest
 
@@ -95,10 +99,10 @@ def test_finetune_is_a_function_of_its_inputs(
         if "/finetune/" not in path:
             elsewhere.replace_bytes(path, world.store.read_bytes(path))
     torch.manual_seed(123)
-    again = finetune.fn(elsewhere, world.plan.tasks[0], 7, world.parent, world.pairs, world.execution)
+    again = world.finetune(elsewhere)
     assert not again.reused
     assert again.manifest == learnt
-    other_seed = finetune.fn(elsewhere, world.plan.tasks[0], 8, world.parent, world.pairs, world.execution)
+    other_seed = world.finetune(elsewhere, seed=8)
     assert other_seed.manifest.files != learnt.files
 
 
@@ -106,7 +110,7 @@ def test_stages_are_skipped_when_their_output_stands(
     world: World, learnt: ModelManifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.finetune.fetch_output", None)
-    produced = finetune.fn(world.store, world.plan.tasks[0], 7, world.parent, world.pairs, world.execution)
+    produced = world.finetune(world.store)
     assert produced.reused
     assert produced.manifest == learnt
 

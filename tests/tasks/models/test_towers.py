@@ -39,7 +39,9 @@ def outcome(model: nn.Module, images: Tensor, tokens: Tensor) -> dict[str, Tenso
     model.zero_grad()
     image_features = model.encode_image(images)
     text_features = model.encode_text(tokens, normalize=True)
-    (image_features.square().sum() + (text_features[:2] @ text_features[2:].T).exp().sum()).backward()
+    (
+        image_features.square().sum() + (text_features[:2] @ text_features[2:].T).exp().sum()
+    ).backward()
     gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     return {"images": image_features.detach(), "texts": text_features.detach()} | gradients
 
@@ -55,7 +57,13 @@ VARIANTS: dict[str, tuple[type[nn.Module], dict[str, Any], dict[str, Any], bool,
     "class token in the text": (CustomTextCLIP, {}, {"embed_cls": True}, False, True),
     "last token pooled": (CustomTextCLIP, {}, {"pool_type": "last"}, False, True),
     "average pooling": (CLIP, {"pool_type": "avg"}, {}, True, False),
-    "attention pooling": (CLIP, {"attentional_pool": True, "attn_pooler_heads": 2}, {}, True, False),
+    "attention pooling": (
+        CLIP,
+        {"attentional_pool": True, "attn_pooler_heads": 2},
+        {},
+        True,
+        False,
+    ),
     "residual network": (
         CLIP,
         {"layers": [1, 1, 1, 1], "width": 8, "image_size": 32, "head_width": 8},
@@ -114,9 +122,7 @@ def test_a_prompt_is_computed_for_its_own_words_alone() -> None:
     block.ln_1.register_forward_pre_hook(lambda _m, inputs: seen.append(len(inputs[0])))
     towers.encode_text(TOKENS)
     whole = {
-        tuple(row[: length + 1])
-        for row in TOKENS.tolist()
-        for length in range(row.index(END) + 1)
+        tuple(row[: length + 1]) for row in TOKENS.tolist() for length in range(row.index(END) + 1)
     }
     assert seen == [len(whole)]
     assert len(whole) < 20
