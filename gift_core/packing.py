@@ -41,7 +41,8 @@ class PackedTexts:
 def pack_texts(tokens_KL: Tensor, ends_K: Tensor) -> PackedTexts:
     """Pack token numbers (K, L) whose pooled tokens stand at `ends_K` (K,).
 
-    Both are integer and on the CPU. Equal texts are one text. Source: docs/method.md step 1; docs/performance.md.
+    Both are integer and on the CPU. Equal texts are one text. Source: docs/method.md
+    step 1.
     """
     tokens = tokens_KL.numpy()
     ends = ends_K.numpy()

@@ -194,7 +194,7 @@ class TrainingState:
                 f"checkpoint: it has no {error.args[0]}, so it belongs to another run; delete it"
             ) from None
 
-    def see_(self, report: StepReport) -> None:
+    def see(self, report: StepReport) -> None:
         """Remember the replay accuracy of a step; Diverged when it has collapsed."""
         if report.replay_accuracy is None:
             return
@@ -242,7 +242,7 @@ def train(
                 f"smaller than {settings.learning_rate:g}"
             ) from error
         state.step += 1
-        state.see_(report)
+        state.see(report)
         yield report
 
 

@@ -7,7 +7,7 @@ a file for each checkpoint, and `learnt/` (the new model).
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -41,7 +41,7 @@ Event = dict[str, Any]
 """
 
 
-class Interrupted(GiftError):
+class Interrupted(GiftError):  # noqa: N818 - no error
     """The run was asked to stop; what it had learnt is in the checkpoint it has just written."""
 
     def __init__(self, text: str, number: int) -> None:
@@ -65,7 +65,7 @@ def precision_of(settings: FinetuneSettings, device: torch.device) -> Precision:
     return default_precision(device) if settings.precision == "auto" else settings.precision
 
 
-def learn(job: LearningJob, ranks: Ranks, device: torch.device) -> Iterator[Event]:
+def learn(job: LearningJob, ranks: Ranks, device: torch.device) -> Generator[Event]:
     """Learn the task from where the folder says, telling what happens.
 
     Rank 0 writes the files. When the process is asked to stop (SIGTERM, Ctrl-C), the step is

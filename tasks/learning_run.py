@@ -5,7 +5,8 @@ The same for one process and for several: both tell the same events.
 
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 
 from gift_core.collectives import Ranks
@@ -35,8 +36,9 @@ def follow_learning(job: LearningJob, checkpoints: StepCheckpoints) -> History:
     ):
         run = _Run(job, checkpoints, dict(latest.history) if latest else {}, progress, log)
         try:
-            for event in _events(job):
-                run.follow(event)
+            with closing(_events(job)) as events:
+                for event in events:
+                    run.follow(event)
         except Diverged as error:
             raise Diverged(f"{name}: {error}; {_kept(checkpoints)}") from error
         except Interrupted as stopped:
@@ -102,7 +104,7 @@ class _Run:
         self._progress.advance(note=note)
 
 
-def _events(job: LearningJob) -> Iterator[Event]:
+def _events(job: LearningJob) -> Generator[Event]:
     if job.execution.processes == 1:
         return learn(job, Ranks(), best_device())
     file = job.folder / "job.json"

@@ -34,7 +34,7 @@ def test_shares_cover_all_rows_evenly() -> None:
     assert shares == [[0, 1, 2], [3, 4, 4]]
     assert [Ranks(rank, 4).share_of(rows[:1]).tolist() for rank in range(4)] == [[[0]]] * 4
     assert [Ranks(rank, 3).rows(6) for rank in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 6)]
-    with pytest.raises(SettingsError, match="batch_size: 5 rows .* by 2 processes; choose a mult"):
+    with pytest.raises(SettingsError, match=r"batch_size: 5 rows .* by 2 processes; choose a mult"):
         Ranks(0, 2).rows(5)
 
 

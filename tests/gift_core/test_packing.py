@@ -50,7 +50,7 @@ def test_places_name_each_node_once_and_filling_repeats_the_end(texts: list[list
 
 
 def test_prompts_by_hand() -> None:
-    """ "7 8 1", "7 8 2" and "7 8 1" again: 7, 8, 1, 2 and two ends."""
+    """The texts 7 8 1, 7 8 2 and 7 8 1 again: nodes for 7, 8, 1, 2 and two ends."""
     packed = pack_texts(*padded([[7, 8, 1], [7, 8, 2], [7, 8, 1]]))
     assert packed.tokens_N.tolist() == [7, 8, 1, END, 2, END]
     assert packed.paths_UL.tolist() == [[0, 1, 2, 3], [0, 1, 4, 5]]

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -172,22 +173,27 @@ def test_a_state_of_another_model_is_refused() -> None:
         state.restore_(tensors | {name: torch.zeros(3)})
 
 
-def test_replay_accuracy_that_collapses_stops_the_run() -> None:
-    """A learning rate of 1 throws the student far away; the last window finds fewer prompts."""
+def test_replay_accuracy_that_collapses_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """80 % for six steps, then 10 %: the window of five falls below half of 80 %.
+
+    Its means are 66, 52, 38, 24 and 10: 38 and 24 are below 40, but not by their noise; 10 is.
+    """
     world = scene()
-    settings = SETTINGS.model_copy(
-        update={
-            "num_steps": 400,
-            "learning_rate": 1.0,
-            "collapse": CollapseSettings(window=5, share=0.9),
-        }
+    settings = FinetuneSettings(
+        num_steps=40, warmup_steps=2, collapse=CollapseSettings(window=5, share=0.5)
     )
+    accuracies = iter([80.0] * 6 + [10.0] * 34)
+
+    def step(*given: object) -> StepReport:
+        return replace(gift_step(*given), replay_accuracy=next(accuracies))  # type: ignore[arg-type]
+
+    monkeypatch.setattr("gift_core.training.gift_step", step)
     state = TrainingState.start(copy.deepcopy(world.teacher), settings)
-    with pytest.raises(Diverged, match=r"^step \d+ of 400: .*collapse"):
+    with pytest.raises(Diverged, match=r"^step 11 of 40: replay accuracy collapsed"):
         list(train(state, Batches(world)))
-    assert len(state.replay_accuracies) == state.step
+    assert len(state.replay_accuracies) == state.step == 11
     again = TrainingState.start(copy.deepcopy(world.teacher), settings)
-    with pytest.raises(Diverged, match="collapse"):
+    with pytest.raises(Diverged, match="collapsed"):
         again.restore_(state.tensors())
 
 

@@ -65,7 +65,9 @@ def at_step(number: int, act: Any) -> Iterator[None]:  # noqa: ANN401 - a callab
 
 
 def without_key_biases(name: str, weight: torch.Tensor) -> torch.Tensor:
-    """A key's bias adds the same to all scores of a softmax: its gradient is zero but for rounding,
+    """Leave out what only rounding moves.
+
+    A key's bias adds the same to all scores of a softmax, so its gradient is zero but for rounding,
     and AdamW makes full steps of that.
     """
     if not name.endswith("attn.in_proj_bias"):
@@ -107,7 +109,7 @@ def test_a_rank_that_is_killed_ends_the_stage_and_is_named(world: World) -> None
         killed.append(time.monotonic())
 
     slow = with_execution(world, processes=2, checkpoint_every=1)
-    with at_step(3, kill_a_rank), pytest.raises(RankLost, match="rank 1 .*SIGKILL"):
+    with at_step(3, kill_a_rank), pytest.raises(RankLost, match=r"rank 1 .*SIGKILL"):
         finetune.fn(store, *slow)
     assert time.monotonic() - killed[0] < 30
     assert not _processes_with("tasks.launch", str(os.getpid()))
