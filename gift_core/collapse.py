@@ -45,7 +45,7 @@ class CollapseWatch:
 
     What it does depends on nothing but the settings and the values seen, in their order: a resumed
     run that shows it the history first goes on as the unbroken one would. A run that starts at 0 or
-    by guessing has nothing to lose and is never stopped for it.
+    by guessing has nothing to lose and is not stopped for it.
 
     Example:
         >>> watch = CollapseWatch(CollapseSettings())

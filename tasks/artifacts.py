@@ -12,15 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from tasks.figures import (
-    LOSS_TERMS,
-    History,
-    accuracy_figure,
-    contact_sheet,
-    data_uri,
-    drift_figure,
-    loss_figure,
-)
+from tasks.curves import LOSS_TERMS, History, loss_figure, steering_figure
+from tasks.figures import accuracy_figure, contact_sheet, data_uri, drift_figure
 from tasks.finetune import read_history
 from tasks.images import decode_rgb
 from tasks.manifests import (
@@ -143,15 +136,23 @@ def model_markdown(manifest: ModelManifest, history: History, record: RunRecord 
     lines = [
         f"## {escaped(manifest.task or manifest.name)}",
         "",
-        f"{manifest.num_steps:,} steps{took}; model of {_size(manifest)}.",
+        f"{manifest.num_steps:,} steps{took}; model of {_size(manifest)}.{measured(record)}",
         "",
         f"![loss curves]({data_uri(loss_figure(history))})",
+        f"![learning rate and gradient norm]({data_uri(steering_figure(history))})",
         "",
         "| term | first tenth | last tenth |",
         "| --- | ---: | ---: |",
     ]
     lines += [f"| {label} | {a:.4g} | {b:.4g} |" for label, a, b in first_and_last(history)]
     return "\n".join(lines) + "\n"
+
+
+def measured(record: RunRecord | None) -> str:
+    """Speed, memory and the like, where a run noted them: " Images a second: 812."."""
+    known = record.measured if record else {}
+    words = [f"{name.replace('_', ' ')}: {value:,.3g}" for name, value in known.items()]
+    return f" {'; '.join(words).capitalize()}." if words else ""
 
 
 def first_and_last(history: History) -> list[tuple[str, float, float]]:

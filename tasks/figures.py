@@ -33,15 +33,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, FAINT, RULE = "#22272e", "#6b7480", "#dde1e6"
 WIDTH = 7.6
 PAGE_FONT = "system-ui, 'Helvetica Neue', Arial, sans-serif"
-LOSS_TERMS = {
-    "task_loss": "Task",
-    "distillation_loss": "Contrastive distillation",
-    "alignment_loss": "Image-text alignment",
-    "consolidation_loss": "Weight consolidation",
-}
-ACCURACIES = {"task_accuracy": "task images", "replay_accuracy": "replay pairs"}
 
-History = Mapping[str, Sequence[float | None]]
 Picture = Image.Image | NDArray[np.uint8]
 
 _STYLE: Any = {
@@ -94,38 +86,9 @@ def accuracy_figure(
     axes.set_ylim(max(-3, low), min(103, high))
     axes.set_xlim(-0.15, len(rows) - 1 + 0.1)
     axes.set_ylabel("accuracy, %", color=FAINT, fontsize=7.5)
-    _plain(axes)
+    plain_axes(axes)
     _name_lines(axes, ends, len(rows) - 1, points=72 * 3.1 * (0.96 - bottom))
-    return _svg(figure)
-
-
-def loss_figure(history: History) -> bytes:
-    """Loss curves as SVG: a small panel for each term of the objective, one for the accuracies.
-
-    A term that is zero throughout is not part of the method and is left out. The line is a mean
-    over neighbouring steps, the band behind it goes from their smallest to their largest value.
-    """
-    steps = np.asarray(history["step"], dtype=np.float64)
-    terms = [
-        (label, values, colour)
-        for (name, label), colour in zip(LOSS_TERMS.items(), PALETTE, strict=False)
-        if np.any(np.nan_to_num(values := _column(history, name)))
-    ]
-    figure = Figure(figsize=(WIDTH, 1.75))
-    panels = _row_of_axes(figure, len(terms) + 1)
-    for axes, (label, values, colour) in zip(panels, terms, strict=False):
-        _draw_curve(axes, steps, values, colour)
-        axes.set_ylim(bottom=min(0.0, float(np.nanmin(values))))
-        axes.set_title(label, fontsize=8, color=INK, loc="left")
-    panels[0].set_ylabel("loss, nats", fontsize=7.5, color=FAINT)
-    for (name, label), colour, dash in zip(
-        ACCURACIES.items(), (INK, PALETTE[0]), DASHES[:2], strict=True
-    ):
-        _draw_curve(panels[-1], steps, _column(history, name), colour, dash, label)
-    panels[-1].set_ylim(0, 103)
-    panels[-1].set_title("Batch accuracy, %", fontsize=8, color=INK, loc="left")
-    panels[-1].legend(frameon=False, fontsize=6.5, loc="lower right", handlelength=1.8)
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def drift_figure(drift: Sequence[BlockDrift]) -> bytes:
@@ -141,8 +104,8 @@ def drift_figure(drift: Sequence[BlockDrift]) -> bytes:
         names = [_short(block.block, 30) if number == 0 else "" for block in drift]
         _bars(axes, names, values, [f"{value:.2g}" for value in values], PALETTE[number])
         axes.set_title(title, fontsize=8, color=INK, loc="left")
-        _plain(axes, grid="x")
-    return _svg(figure)
+        plain_axes(axes, grid="x")
+    return svg_of(figure)
 
 
 def seconds_figure(seconds: Mapping[str, float]) -> bytes:
@@ -152,10 +115,10 @@ def seconds_figure(seconds: Mapping[str, float]) -> bytes:
     total = sum(seconds.values()) or 1.0
     labels = [f"{duration(value)}, {100 * value / total:.0f} %" for value in seconds.values()]
     _bars(axes, list(seconds), list(seconds.values()), labels, PALETTE[0])
-    _plain(axes, grid=None)
+    plain_axes(axes, grid=None)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
-    return _svg(figure)
+    return svg_of(figure)
 
 
 def contact_sheet(images: Sequence[Picture], columns: int, min_side: int = 96) -> bytes:
@@ -187,7 +150,7 @@ def tile(image: Picture, min_side: int = 96) -> Image.Image:
     return picture
 
 
-def _svg(figure: Figure) -> bytes:
+def svg_of(figure: Figure) -> bytes:
     """Draw as SVG without a date, with text kept as text in the fonts of the page."""
     buffer = io.BytesIO()
     # matplotlib reads salt and fonts from its global settings only: set under a lock, and put back.
@@ -202,7 +165,8 @@ def _to_hundredths(path: re.Match[str]) -> str:
     return re.sub(r"(\.\d\d)\d+", r"\1", path.group())
 
 
-def _plain(axes: Axes, grid: Literal["x", "y"] | None = "y", size: float = 7.5) -> None:
+def plain_axes(axes: Axes, grid: Literal["x", "y"] | None = "y", size: float = 7.5) -> None:
+    """Keep the axis below and faint rules across the `grid`; labels of `size` points."""
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(RULE)
     axes.tick_params(length=0, labelsize=size, colors=INK)
@@ -223,45 +187,6 @@ def _bars(
         axes.text(
             value + 0.01 * axes.get_xlim()[1], position, label, fontsize=7, color=INK, va="center"
         )
-
-
-def _row_of_axes(figure: Figure, number: int) -> list[Axes]:
-    """Equal panels side by side that share nothing but the meaning of x."""
-    left, gap = 0.055, 0.035
-    width = (0.995 - left - gap * (number - 1)) / number
-    panels = [figure.add_axes((left + n * (width + gap), 0.2, width, 0.65)) for n in range(number)]
-    for axes in panels:
-        _plain(axes, size=6.5)
-        axes.set_xlabel("step", fontsize=7, color=FAINT, labelpad=2)
-        axes.locator_params(axis="both", nbins=4)
-    return panels
-
-
-def _column(history: History, name: str) -> NDArray[np.float64]:
-    """Give a column as floats; what was not measured is NaN."""
-    values = history.get(name) or [None] * len(history["step"])
-    return np.asarray([np.nan if value is None else value for value in values], dtype=np.float64)
-
-
-def _draw_curve(
-    axes: Axes,
-    steps: NDArray[np.float64],
-    values: NDArray[np.float64],
-    colour: str,
-    dash: object = "-",
-    label: str | None = None,
-) -> None:
-    """Draw at most 100 points, so that thousands of steps stay readable and small."""
-    known = ~np.isnan(values)
-    if not known.any():
-        return
-    pieces = min(100, int(known.sum()))
-    centres = [piece.mean() for piece in np.array_split(steps[known], pieces)]
-    parts = np.array_split(values[known], pieces)
-    lows, highs = [part.min() for part in parts], [part.max() for part in parts]
-    axes.fill_between(centres, lows, highs, color=colour, alpha=0.18, linewidth=0)
-    means = [part.mean() for part in parts]
-    axes.plot(centres, means, color=colour, linewidth=1.1, linestyle=dash, label=label)
 
 
 def _name_lines(

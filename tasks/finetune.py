@@ -43,18 +43,19 @@ def finetune(
     _check_devices(execution)
     manifest = _planned_output(planned, seed, parent, pairs)
     checkpoints = StepCheckpoints(store, manifest)
+    measured: dict[str, float] = {}
 
     def make(directory: Path) -> ModelManifest:
         with TemporaryDirectory(prefix="gift-learning-") as folder:
             job = _prepare(store, planned, seed, parent, pairs, execution, Path(folder))
-            history = follow_learning(job, checkpoints)
+            history = follow_learning(job, checkpoints, measured)
             for path in (job.folder / LEARNT).iterdir():
                 shutil.move(path, directory / path.name)
         (directory / HISTORY).write_bytes(canonical_json(history) + b"\n")
-        precision = precision_of(planned.finetune, best_device())
-        return manifest.model_copy(update={"precision": precision})
+        return manifest
 
-    produced = run_output(store, manifest, make, device=_device_name(execution))
+    device = _device_name(planned, execution)
+    produced = run_output(store, manifest, make, device=device, measured=measured)
     if not produced.reused:
         checkpoints.remove()
     return produced
@@ -98,9 +99,9 @@ def _check_devices(execution: ExecutionSettings) -> None:
         )
 
 
-def _device_name(execution: ExecutionSettings) -> str:
+def _device_name(planned: PlannedTask, execution: ExecutionSettings) -> str:
     several = f"{execution.processes} x " if execution.processes > 1 else ""
-    return f"{several}{best_device()}"
+    return f"{several}{best_device()} in {precision_of(planned.finetune, best_device())}"
 
 
 def _prepare(

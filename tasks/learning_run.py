@@ -19,10 +19,13 @@ from tasks.store.step_checkpoints import History, StepCheckpoints
 from tasks.tensorboard import Speedometer, TrainingLog
 
 
-def follow_learning(job: LearningJob, checkpoints: StepCheckpoints) -> History:
+def follow_learning(
+    job: LearningJob, checkpoints: StepCheckpoints, measured: dict[str, float]
+) -> History:
     """Learn the task of a prepared job, going on from its last checkpoint if there is one.
 
-    Returns the history, one column a number of StepReport. Raises what `learn` and `run_ranks`
+    Returns the history, one column a number of StepReport, and leaves speed and peak memory in
+    `measured`. Raises what `learn` and `run_ranks`
     raise; the last checkpoint stays in the store then, and Diverged says where.
     """
     settings, name = job.planned.finetune, job.planned.name
@@ -47,6 +50,7 @@ def follow_learning(job: LearningJob, checkpoints: StepCheckpoints) -> History:
         except BaseException:
             run.catch_up()
             raise
+    measured.update(run.measured)
     return run.history
 
 
@@ -63,6 +67,7 @@ class _Run:
     ) -> None:
         self.history = history
         self._job, self._checkpoints, self._progress, self._log = job, checkpoints, progress, log
+        self.measured: dict[str, float] = {}
         self._speed = Speedometer()
         self._num_events = 0
 
@@ -97,6 +102,10 @@ class _Run:
             "memory_gib": event["memory"] / 2**30,
         }
         self._log.write(event["step"], columns, speed)
+        self.measured = {
+            "images_a_second": round(speed["images_per_second"], 1),
+            "peak_memory_gib": round(speed["memory_gib"], 2),
+        }
         note = f"loss {event['task_loss']:.3f}, task {event['task_accuracy']:.0f} %"
         if event["replay_accuracy"] is not None:
             note += f", replay {event['replay_accuracy']:.0f} %"

@@ -96,7 +96,7 @@ class ModelManifest(Manifest):
     """A model in open_clip's `local-dir:` form, and how its training went.
 
     `task` is None for theta_0, else the task just learnt; `parent` is the digest of the manifest
-    of the model that it started from; `precision` is that of the towers while it was learnt.
+    of the model that it started from.
     """
 
     REVISION: ClassVar[int] = 2
@@ -106,7 +106,6 @@ class ModelManifest(Manifest):
     parent: str | None
     task: str | None
     num_steps: int = Field(ge=0)
-    precision: str | None = None
 
 
 class BlockDrift(Record):
@@ -179,12 +178,16 @@ class SequenceManifest(Manifest):
 
 
 class RunRecord(Record):
-    """How long an output took to make and where; kept beside the manifest, outside its digest."""
+    """How long an output took to make and where; kept beside the manifest, outside its digest.
+
+    `measured` is what else a stage noted, by a name that says the unit.
+    """
 
     started: str
     seconds: float
     device: str
     num_threads: int
+    measured: dict[str, float] = {}
 
 
 def sha256_hex(data: bytes) -> str:

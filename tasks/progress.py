@@ -106,7 +106,7 @@ class Bars:
             display = self._display or _display_on(console)
             try:
                 display.start()
-                bar = display.add_task(what, total=100.0, completed=percent, state=state)
+                bar = display.add_task(what, total=100.0, completed=round(percent), state=state)
             except BaseException:
                 self._display = None
                 display.stop()

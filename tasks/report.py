@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from gift_core.errors import StoreError
 from gift_core.metrics import AccuracyMatrix, summarise
-from tasks import figures
+from tasks import curves, figures
 from tasks.artifacts import first_and_last, sample_pairs
 from tasks.finetune import read_history
 from tasks.images import decode_rgb
@@ -165,6 +165,7 @@ def render_report(store: ObjectStore, manifest: SequenceManifest) -> str:
         order_of_settings=list(SequenceSettings.model_fields),
         entries=entries,
         seconds=seconds,
+        curves=curves,
         figures=figures,
         first_and_last=first_and_last,
         history=lambda model: read_history(store, model),

@@ -148,6 +148,7 @@ def _from_workers(
             batch_sampler=draws,
             num_workers=workers,
             collate_fn=_stacked,
+            worker_init_fn=_leave_group,
             prefetch_factor=PREFETCHED_BATCHES,
             # A fork starts in milliseconds, where a fresh interpreter imports torch and open_clip
             # again for seconds. What makes forks dangerous, CUDA and locks that other threads
@@ -170,6 +171,14 @@ def _from_workers(
 def _stacked(images: list[Tensor] | GiftError) -> Tensor | GiftError:
     """In a worker default_collate stacks right into shared memory."""
     return images if isinstance(images, GiftError) else default_collate(images)
+
+
+def _leave_group(_worker: int) -> None:
+    """Keep signals to the whole process group (Ctrl-C, torchrun's SIGTERM) from a worker.
+
+    They are for the training process, which may want to finish its step; a worker ends with it.
+    """
+    os.setpgid(0, 0)
 
 
 def num_cpus() -> int:

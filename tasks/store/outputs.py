@@ -88,12 +88,14 @@ def run_output(
     *,
     device: str = "cpu",
     scratch: Path | None = None,
+    measured: Mapping[str, float] | None = None,
 ) -> Produced[M]:
     """Find the output that `manifest` asks for, or make it in an empty folder and commit it.
 
     `manifest` is complete but for its files and for what only the work tells; `make` fills the
     folder and returns the completed manifest, or None when there is nothing to complete. The
-    folder lies in `scratch` (default: the system's) and is removed. Raises StoreError, ValueError
+    folder lies in `scratch` (default: the system's) and is removed. `measured` is read after the
+    work, for the run record: `make` may fill it. Raises StoreError, ValueError
     when `make` changed the key, and what `make` raises.
     """
     found = find_output(store, type(manifest), manifest.stage, manifest.key)
@@ -109,6 +111,7 @@ def run_output(
             seconds=round(time.perf_counter() - clock, 3),
             device=device,
             num_threads=torch.get_num_threads(),
+            measured=dict(measured or {}),
         )
         return Produced(commit_output(store, made, Path(folder), record), reused=False)
 

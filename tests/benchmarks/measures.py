@@ -6,18 +6,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from tests.benchmarks.ladder import Rung, Weights, rungs_for, steps_of
-from tests.benchmarks.worlds import Setting, build_world
-from tests.worlds import ROOT
+from tests.benchmarks.worlds import ROOT, Setting, build_world
 
 Shape = torch.Size
-NOTHING = "nothing"
 GIB = 2**30
 NUM_STEPS = 2
 """Steps of a memory child: AdamW's state is made at the end of the first."""
@@ -73,20 +71,32 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> f
     return 2 * size**3 / min(seconds(lambda: torch.mm(a, b), device) for _ in range(repeats))
 
 
-def peaks(rungs: Sequence[Rung], setting: Setting, done: Callable[[str], None]) -> dict[str, float]:
-    """Peak memory of each rung's steps in GiB, by name, each in a process of its own.
+@dataclass(frozen=True)
+class Peak:
+    """Peak memory of a process in GiB: when it had only imported, and after its steps."""
 
-    `nothing` is that of a process that only imports. One after the other: two plain steps at once
-    would not fit a small machine.
+    imports: float
+    steps: float
+
+    @property
+    def net(self) -> float:
+        """What the work itself needed."""
+        return self.steps - self.imports
+
+
+def peaks(rungs: Sequence[Rung], setting: Setting, done: Callable[[str], None]) -> dict[str, Peak]:
+    """Measure each rung's steps, by name, each in a process of its own.
+
+    One after the other: two plain steps at once would not fit a small machine.
     """
     found = {}
-    for name in (NOTHING, *(rung.name for rung in rungs)):
-        command = [sys.executable, "-m", "tests.benchmarks.measures", name]
+    for rung in rungs:
+        command = [sys.executable, "-m", "tests.benchmarks.measures", rung.name]
         answer = subprocess.run(
             [*command, json.dumps(asdict(setting))], cwd=ROOT, stdout=subprocess.PIPE, check=True
         )
-        found[name] = json.loads(answer.stdout)["peak_gib"]
-        done(name)
+        found[rung.name] = Peak(**json.loads(answer.stdout))
+        done(f"{rung.name}: {found[rung.name].steps:.1f} GiB")
     return found
 
 
@@ -102,23 +112,17 @@ def _peak_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
 
 
-def exact_numbers() -> None:
-    """Let no fp32 product be rounded to TF32: not in matrices, not in convolutions."""
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-
-
-def _child(name: str, setting: Setting) -> None:
-    exact_numbers()
+def _child(name: str, setting: Setting) -> Peak:
+    setting.prepare()
     device = torch.device(setting.device)
-    if name != NOTHING:
-        (rung,) = (rung for rung in rungs_for(setting) if rung.name == name)
-        world = build_world(setting)
-        ready = steps_of(rung, Weights(world))
-        for number in range(NUM_STEPS):
-            ready(world.batch(number))()
-    print(json.dumps({"peak_gib": _peak_gib(device)}))
+    imports = _peak_gib(device)
+    (rung,) = (rung for rung in rungs_for(setting) if rung.name == name)
+    world = build_world(setting)
+    ready = steps_of(rung, Weights(world))
+    for number in range(NUM_STEPS):
+        ready(world.batch(number))()
+    return Peak(imports, _peak_gib(device))
 
 
 if __name__ == "__main__":
-    _child(sys.argv[1], Setting(**json.loads(sys.argv[2])))
+    print(json.dumps(asdict(_child(sys.argv[1], Setting(**json.loads(sys.argv[2]))))))

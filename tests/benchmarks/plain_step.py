@@ -66,7 +66,7 @@ class PlainState:
 
 
 def plain_step(state: PlainState, batch: PlainBatch, on: Rearrangements) -> None:
-    """Train the student by one step; `corrected` objective, paper's weights.
+    """Train the student by one step: the `corrected` objective, paper's weights.
 
     Source: docs/method.md, One step.
     """

@@ -18,7 +18,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gift_core.engine import Precision
 from tests.benchmarks.comparison import num_pieces, run
-from tests.benchmarks.measures import exact_numbers
 from tests.benchmarks.tables import tables
 from tests.benchmarks.worlds import MINIATURE, Setting
 
@@ -27,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write; the exit code."""
     options = _parser().parse_args(arguments)
     setting = setting_of(options)
-    exact_numbers()
+    setting.prepare()
     columns = (TextColumn("{task.description:<32}"), BarColumn(), MofNCompleteColumn())
     console = Console(stderr=True)
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
@@ -60,6 +59,7 @@ def setting_of(options: argparse.Namespace) -> Setting:
         precision=options.precision,
         compiled=options.compile,
         repeats=options.repeats,
+        threads=options.threads,
     )
 
 
@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--replay-batch", type=_count, help="synthetic pairs a step")
     parser.add_argument("--classes", type=_count, help="class prompts of the task")
     parser.add_argument("--repeats", type=_count, default=3, help="timed pairs of steps")
+    parser.add_argument("--threads", type=_count, help="processor threads (all cores)")
     parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu")
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="of ours")
     parser.add_argument("--compile", action="store_true", help="torch.compile our towers")

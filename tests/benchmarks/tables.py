@@ -40,11 +40,11 @@ def _sides(results: Results) -> Table:
         f"{memory['ours_gib']:.2f}",
         f"{memory['ratio']:.2f}",
     )
-    nothing = memory["nothing_gib"]
+    imports = memory["imports_gib"]
     table.add_row(
-        f"  without {nothing:.2f} of imports",
-        f"{memory['plain_gib'] - nothing:.2f}",
-        f"{memory['ours_gib'] - nothing:.2f}",
+        f"  without {imports:.2f} of imports",
+        f"{memory['plain_gib'] - imports:.2f}",
+        f"{memory['ours_gib'] - imports:.2f}",
         f"{memory['net_ratio']:.2f}",
     )
     table.add_row(
@@ -63,6 +63,7 @@ def _notes(results: Results) -> str:
         f"Weights after {equality['steps']} steps differ by {equality['largest_difference']:.1e} "
         f"at most: {verdict[equality['equal']]}"
         + (f" (below {equality['tolerance']:.0e})." if equality["equal"] else ".")
+        + f" Key biases, whose gradient is rounding alone: {equality['of_key_biases']:.1e}."
         + f"\nFloor: our operations at this machine's {count['rate'] / 1e9:.4g} billion a second "
         f"({count['rate_of']}) take {count['floor_seconds']:.3g} s; our step reaches "
         f"{100 * count['floor_reached']:.0f} % of it."

@@ -1,4 +1,4 @@
-"""Every rung of the ladder gives the plain step's weights; the benchmark runs; no time is judged."""
+"""Every rung of the ladder gives the plain step's weights; no time is judged here."""
 
 import json
 from functools import cache
@@ -8,7 +8,7 @@ import open_clip
 import pytest
 import torch
 
-from tests.benchmarks.ladder import Rung, Weights, largest_difference, rungs_for, steps_of
+from tests.benchmarks.ladder import Rung, Weights, largest_differences, rungs_for, steps_of
 from tests.benchmarks.step import main
 from tests.benchmarks.worlds import Setting, World
 
@@ -21,6 +21,7 @@ PROMPTS = [
     [28, 9, 1, 2, 3, 1, 2, 29, 0],
 ]
 RUNGS = rungs_for(Setting())
+torch.set_num_threads(1)
 KEYS = {"setting", "machine", "equality", "seconds", "memory", "operations", "ladder"}
 
 
@@ -51,8 +52,8 @@ def plainly_trained() -> torch.nn.Module:
 
 @pytest.mark.parametrize("rung", RUNGS[1:], ids=lambda rung: rung.name)
 def test_every_rung_gives_the_plain_steps_weights(rung: Rung) -> None:
-    assert largest_difference(plainly_trained(), tiny_world().clip) > 1e-5
-    assert largest_difference(after_three_steps(rung), plainly_trained()) < 1e-10
+    assert largest_differences(plainly_trained(), tiny_world().clip)[0] > 1e-5
+    assert max(largest_differences(after_three_steps(rung), plainly_trained())) < 1e-10
 
 
 def test_the_tiny_batches_hold_what_the_rearrangements_use() -> None:
@@ -66,7 +67,7 @@ def test_the_command_writes_what_it_promises(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "bench.json"
-    sizes = ["--task-batch", "8", "--replay-batch", "8", "--repeats", "1"]
+    sizes = ["--task-batch", "8", "--replay-batch", "8", "--repeats", "1", "--threads", "1"]
     assert main(["--miniature", *sizes, "--json", str(file)]) == 0
     results = json.loads(file.read_text())
     assert results.keys() == KEYS
@@ -74,5 +75,5 @@ def test_the_command_writes_what_it_promises(
     assert results["operations"]["ratio"] > 1.0
     for side in ("plain", "ours"):
         assert len(results["seconds"][side]) == 1
-        assert results["memory"][f"{side}_gib"] > results["memory"]["nothing_gib"] > 0.0
+        assert results["memory"][f"{side}_gib"] > results["memory"]["imports_gib"] > 0.0
     assert "plain / ours" in capsys.readouterr().out

@@ -7,6 +7,7 @@ import copy
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import open_clip
 import torch
@@ -16,9 +17,9 @@ from deployments.miniature.vocabulary import PRETRAINING
 from gift_core.features import PairFeatures, freeze_logit_scale_
 from gift_core.step import ReplayBatch, TaskBatch
 from tests.benchmarks.plain_step import PlainBatch, unit_features
-from tests.worlds import CLIP
 
-MINIATURE = f"local-dir:{CLIP}"
+ROOT = Path(__file__).resolve().parents[2]
+MINIATURE = f"local-dir:{ROOT / 'deployments' / 'miniature' / 'clip'}"
 TEMPLATE = "a photo of a {}."
 
 
@@ -34,6 +35,15 @@ class Setting:
     precision: str = "fp32"
     compiled: bool = False
     repeats: int = 3
+    threads: int | None = None
+    """None: all cores."""
+
+    def prepare(self) -> None:
+        """Let torch compute as asked: so many threads, and no fp32 product rounded to TF32."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,6 +80,11 @@ def test_model_shows_curves_losses_and_time(run: MadeUpRun) -> None:
     assert "cpu" in markdown
     assert "| Weight consolidation |" in markdown
     assert " on cpu" not in artifacts.model_markdown(model, history(120), None)
+    assert record is not None
+    noted = record.model_copy(update={"measured": {"images_a_second": 812.4, "peak_gib": 3.25}})
+    whole = artifacts.model_markdown(model, history(120), noted)
+    assert "Images a second: 812; peak gib: 3.25." in whole
+    assert "learning rate and gradient norm" in whole
 
 
 def test_first_and_last_losses_are_means_of_a_tenth() -> None:

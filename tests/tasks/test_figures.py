@@ -10,7 +10,6 @@ from PIL import Image
 
 from tasks import figures
 from tasks.manifests import BlockDrift
-from tests.tasks.conftest import history
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -56,19 +55,6 @@ def test_names_of_lines_stay_in_order_and_apart(values: list[float]) -> None:
     assert max(places) <= 100.0
 
 
-def test_loss_figure_shows_the_terms_in_use() -> None:
-    whole = texts(figures.loss_figure(history(300)))
-    plain = texts(figures.loss_figure(history(300, replays=False)))
-    assert set(figures.LOSS_TERMS.values()) <= set(whole)
-    assert set(figures.LOSS_TERMS.values()) & set(plain) == {"Task"}
-    assert "replay pairs" in whole
-    assert "replay pairs" not in plain
-
-
-def test_loss_figure_of_many_steps_stays_small() -> None:
-    assert len(figures.loss_figure(history(20_000))) < 80_000
-
-
 def test_drift_figure_shows_both_measures() -> None:
     shown = texts(figures.drift_figure(drift()))
     assert {"visual.conv1", "text", "1.2", "3.5"} <= set(shown)
@@ -80,7 +66,7 @@ def test_seconds_figure_shows_time_and_share() -> None:
 
 
 def test_equal_records_give_equal_bytes_and_no_date() -> None:
-    first, second = (figures.loss_figure(history(50)) for _ in range(2))
+    first, second = (figures.drift_figure(drift()) for _ in range(2))
     assert first == second
     assert b"date" not in first.lower()
 

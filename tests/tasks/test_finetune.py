@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from gift_core.errors import Diverged, RankLost, SettingsError
+from gift_core.step import StepReport, gift_step
 from tasks import learning_run
 from tasks.finetune import finetune, read_history
 from tasks.learning import Event
@@ -182,17 +183,26 @@ def test_outside_the_main_thread_signals_are_left_alone(world: World, alone: Mod
     assert found == [alone]
 
 
-def test_divergence_names_the_task_and_keeps_the_last_checkpoint(world: World) -> None:
-    wild = world.planned.finetune.model_copy(update={"learning_rate": 1.0, "num_steps": 400})
-    wild = wild.model_validate({**dict(wild), "collapse": {"window": 5, "share": 0.9}})
-    planned = world.planned.model_copy(update={"finetune": wild})
-    store = world.store("diverged")
+def test_divergence_names_the_task_and_keeps_the_last_checkpoint(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sixth step gives no numbers; the checkpoint after the fourth is kept, and begun from."""
+    store, calls = world.store("diverged"), iter(range(1, 100))
+
+    def step(*given: Any) -> StepReport:  # noqa: ANN401 - as gift_step
+        if next(calls) == 6:
+            raise Diverged("training left finite numbers, task_loss is nan; no weight was changed")
+        return gift_step(*given)
+
+    monkeypatch.setattr("gift_core.training.gift_step", step)
     with pytest.raises(Diverged) as caught:
-        finetune.fn(store, planned, *world.arguments[1:])
+        finetune.fn(store, *world.arguments)
     text = str(caught.value)
-    assert text.startswith("warm: step ")
-    assert f"is kept in {store.url}/checkpoints/finetune/" in text
-    assert len(list((world.folder / "diverged").glob("checkpoints/*/*/*.safetensors"))) == 1
+    assert text.startswith("warm: step 6 of 9: training left finite numbers, task_loss is nan;")
+    assert "use a learning_rate smaller than 2e-05" in text
+    assert f"; the checkpoint after step 4 is kept in {store.url}/checkpoints/finetune/" in text
+    (kept,) = (world.folder / "diverged").glob("checkpoints/*/*/*.safetensors")
+    assert kept.name == "step-00000004.safetensors"
 
 
 def test_more_processes_than_gpus_are_refused(

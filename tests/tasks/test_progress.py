@@ -376,30 +376,51 @@ class Broken(io.StringIO):
         return super().write(text)
 
 
-@pytest.mark.parametrize("when", ["before", "in between", "at the end"])
-def test_a_terminal_that_goes_away_does_not_stop_the_work(
-    when: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Broken:
     monkeypatch.setenv("TERM", "xterm-256color")
-    file, clock, error = Broken(), Clock(), sys.stderr
+    file = Broken()
     console = Console(file=file, force_terminal=True, width=COLUMNS)
     monkeypatch.setattr(progress, "terminal", lambda _: console)
-    file.closed_now = when == "before"
+    return file
+
+
+@pytest.mark.parametrize(("when", "lines"), [("before", 8), ("later", 7), ("at the end", 2)])
+def test_a_terminal_that_goes_away_does_not_stop_the_work(
+    when: str, lines: int, broken: Broken, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a bar the lines are the progress: every five seconds of 40, the last at the end.
+
+    Later is after 14 seconds: one line beside the bar, at 5, then from 15 on.
+    """
+    clock, error = Clock(), sys.stderr
+    broken.closed_now = when == "before"
     with (
         caplog.at_level(logging.INFO, logger="tasks"),
         Progress("Steps", 40, "steps", clock=clock) as bar,
     ):
-        file.closed_now = when != "at the end"
-        for _ in range(40):
+        for second in range(40):
             clock.now += 1.0
+            broken.closed_now |= when == "later" and second == 13
             bar.advance()
-        file.closed_now = True
+        broken.closed_now = True
     assert sys.stderr is error
     warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     given_up = "Steps: the bar is not drawn any more ([Errno 5] Input/output error)"
     assert warned == ([] if when == "at the end" else [given_up])
-    # Without a bar the lines are the progress again: every five seconds, and the last.
-    assert len(caplog.messages) - len(warned) == (2 if when == "at the end" else 8)
-    file.closed_now = False
+    assert len(caplog.messages) - len(warned) == lines
+    broken.closed_now = False
     with Progress("Again", 1, "steps"):
-        assert "Again" in file.getvalue()
+        assert "Again" in broken.getvalue()
+
+
+def test_a_display_that_broke_is_not_mixed_up_with_the_next_one(broken: Broken) -> None:
+    error = sys.stderr
+    with Progress("First", 4, "steps"):
+        broken.closed_now = True
+        with Progress("Second", 4, "steps"):
+            broken.closed_now = False
+        third = Progress("Third", 4, "steps").__enter__()
+    assert sys.stderr is not error  # the end of the first did not close the display of the third
+    third.__exit__(None, None, None)
+    assert sys.stderr is error

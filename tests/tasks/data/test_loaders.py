@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import random
+import signal
 import time
 from collections.abc import Generator
 from contextlib import closing
@@ -203,6 +204,28 @@ def test_workers_stop_when_the_generator_is_closed_or_forgotten(tiny_data: Path)
     del batches
     gc.collect()
     assert num_worker_processes() == 0
+
+
+def draw_on_when_told_to_stop(split: Split) -> None:
+    """A training process that finishes its step: what torchrun sends goes to the whole group."""
+    os.setsid()
+    heard: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _frame: heard.append(number))
+    with closing(drawn_from(split, 2)) as batches:
+        os.killpg(0, signal.SIGTERM)
+        os.killpg(0, signal.SIGINT)
+        list(islice(batches, 8))
+    os._exit(0 if sorted(heard) == [signal.SIGINT, signal.SIGTERM] else 1)
+
+
+def test_a_signal_to_the_whole_group_leaves_the_workers_at_work(tiny_data: Path) -> None:
+    process = multiprocessing.get_context("fork").Process(
+        target=draw_on_when_told_to_stop, args=(open_train(tiny_data),)
+    )
+    process.start()
+    process.join(30)
+    assert process.exitcode == 0
 
 
 def slow_crop(image: Image.Image) -> Tensor:
