@@ -38,7 +38,7 @@ class StoreError(GiftError):
 
 
 class Diverged(GiftError):  # noqa: N818 - the field's word for it
-    """Training left the numbers that mean something: a loss that is not finite."""
+    """Training left the numbers that mean something: not finite, or what was known is lost."""
 
 
 class RankLost(GiftError):  # noqa: N818 - a rank is not an error

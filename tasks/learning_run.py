@@ -124,7 +124,8 @@ def _events(job: LearningJob) -> Generator[Event]:
 
 def _training_log(job: LearningJob, checkpoints: StepCheckpoints, first: int) -> TrainingLog:
     place, key = job.execution.tensorboard, checkpoints.directory.rsplit("/", 1)[-1]
-    return TrainingLog(Path(place) / f"{job.planned.name}-{key[:12]}" if place else None, first)
+    folder = Path(place) / f"{job.planned.name}-{key[:12]}" if place else None
+    return TrainingLog(folder, first, run_logger().warning)
 
 
 def _kept(checkpoints: StepCheckpoints) -> str:

@@ -6,13 +6,14 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from gift_core.alignment import Alignment
+from gift_core.collapse import CollapseSettings
 from gift_core.consolidation import Consolidation
 from gift_core.distillation import Distillation
 from gift_core.objective import Objective
 from gift_core.settings import Settings
 from gift_core.training import FinetuneSettings
 
-CLASSES = [Alignment, Consolidation, Distillation, FinetuneSettings, Objective]
+CLASSES = [Alignment, CollapseSettings, Consolidation, Distillation, FinetuneSettings, Objective]
 
 
 @pytest.mark.parametrize("settings", CLASSES)
