@@ -30,7 +30,7 @@ test: .venv/test data  ## Everything that README promises
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy --strict gift_core
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --cov=gift_core --cov-fail-under=95
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov=gift_core --cov-fail-under=95
 
 bench: .venv/test  ## The training step against the released order of operations (minutes)
 	$(BIN)/python -m tests.benchmarks.step --ladder
