@@ -8,7 +8,7 @@ a file for each checkpoint, and `learnt/` (the new model).
 import signal
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -86,15 +86,16 @@ def learn(job: LearningJob, ranks: Ranks, device: torch.device) -> Generator[Eve
         state = TrainingState.start(student.model, settings, engine)
         if (job.folder / RESUME).exists():
             state.restore_(load_tensors(job.folder / RESUME))
-        for report in train(state, _batches(student, job, ranks, state.step)):
-            memory = peak_memory_bytes(device)
-            yield {"kind": "step", "step": state.step, "memory": memory, **asdict(report)}
-            stopping = any_rank(bool(asked), ranks, device)
-            if stopping or _is_due(state.step, job):
-                yield from _checkpoint(state, job, ranks)
-            if stopping:
-                text = f"{job.planned.name}: stopped after step {state.step}"
-                raise Interrupted(text, asked[0] if asked else signal.SIGTERM)
+        with closing(_batches(student, job, ranks, state.step)) as batches:
+            for report in train(state, batches):
+                memory = peak_memory_bytes(device)
+                yield {"kind": "step", "step": state.step, "memory": memory, **asdict(report)}
+                stopping = any_rank(bool(asked), ranks, device)
+                if stopping or _is_due(state.step, job):
+                    yield from _checkpoint(state, job, ranks)
+                if stopping:
+                    text = f"{job.planned.name}: stopped after step {state.step}"
+                    raise Interrupted(text, asked[0] if asked else signal.SIGTERM)
     if ranks.rank == 0:
         (job.folder / LEARNT).mkdir()
         export_tuned(student.model, job.folder / PARENT, job.folder / LEARNT)
@@ -139,7 +140,7 @@ def _asked_to_stop() -> Iterator[list[int]]:
 
 def _batches(
     student: Encoder, job: LearningJob, ranks: Ranks, start: int
-) -> Iterator[tuple[TaskBatch, ReplayBatch | None]]:
+) -> Generator[tuple[TaskBatch, ReplayBatch | None]]:
     settings, seed = job.planned.finetune, job.seed
     rows = ranks.rows(settings.batch_size)
     replayed: Iterator[ReplayBatch | None] = iter(lambda: None, 0)
@@ -159,13 +160,14 @@ def _batches(
         workers=default_workers(ranks.size) if workers is None else workers,
     )
     class_tokens_KL = student.tokenize(job.planned.prompts)
-    for (images_bCHW, labels_B), pairs in zip(drawn, replayed, strict=False):
-        task = TaskBatch(
-            images_bCHW=student.normalise(images_bCHW),
-            labels_B=labels_B.to(student.device),
-            class_tokens_KL=class_tokens_KL,
-        )
-        yield task, pairs
+    with closing(drawn):  # its workers stop with it, whatever ends the run
+        for (images_bCHW, labels_B), pairs in zip(drawn, replayed, strict=False):
+            task = TaskBatch(
+                images_bCHW=student.normalise(images_bCHW),
+                labels_B=labels_B.to(student.device),
+                class_tokens_KL=class_tokens_KL,
+            )
+            yield task, pairs
 
 
 def _example(student: Encoder, job: LearningJob) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Self
 
 import numpy as np
+import PIL
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -131,8 +132,11 @@ def replay_set(
 
 
 def images_key(manifest: PairsManifest, encoder: Encoder) -> str:
-    """The name in the cache of these pairs' images, cropped as this encoder wants them."""
-    return sha256_hex(canonical_json([manifest.digest, encoder.fingerprint]))
+    """The name in the cache of these pairs' images, cropped as this encoder wants them.
+
+    Another Pillow may decode or resize to other bytes.
+    """
+    return sha256_hex(canonical_json([manifest.digest, encoder.fingerprint, PIL.__version__]))
 
 
 def open_model(

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from gift_core.engine import AUTOCAST
-from tests.benchmarks.ladder import Weights, largest_differences, rungs_for, steps_of
+from tests.benchmarks.ladder import Rung, Weights, largest_differences, rungs_for, steps_of
 from tests.benchmarks.measures import Peak, matrix_rate, operations, peaks, seconds
-from tests.benchmarks.plain_step import unit_features
+from tests.benchmarks.plain_step import PlainBatch, unit_features
 from tests.benchmarks.worlds import Setting, World, build_world
 
 CHECKED_STEPS = 3
@@ -57,9 +57,8 @@ def compared(world: World, done: Done) -> Results:
     for number in range(CHECKED_STEPS):  # they are the warm-up, too
         batch = world.batch(number)
         for side, rung in sides.items():
-            if number == 0:  # compiled code would hide its operations from the counter
-                as_written = steps_of(replace(rung, compiled=False), weights[side])
-                counted[side] = operations(as_written(batch))
+            if number == 0:
+                counted[side] = _counted(rung, weights[side], batch)
             else:
                 ready[side](batch)()
             done(f"{side}: checked step {number + 1}")
@@ -83,24 +82,34 @@ def climbed(world: World, peak: dict[str, Peak], done: Done) -> list[Results]:
     """Time every rung in turns on one student: what the weights are does not matter to a clock."""
     rungs, weights = rungs_for(world.setting), Weights(world)
     ready = [steps_of(rung, weights) for rung in rungs]
-    taken: list[list[float]] = [[] for _ in rungs]
-    for number in range(world.setting.repeats + 1):
-        batch = world.batch(number)
+    counted, taken = [], [[] for _ in rungs]
+    for rung, make in zip(rungs, ready, strict=True):  # the warm-up
+        counted.append(_counted(rung, weights, world.batch(0)))
+        if rung.compiled:
+            make(world.batch(0))()
+        done(f"{rung.name}: warm-up")
+    for number in range(world.setting.repeats):
+        batch = world.batch(1 + number)
         for rung, make, times in zip(rungs, ready, taken, strict=True):
             times.append(seconds(make(batch), world.device))
             done(f"{rung.name}: {times[-1]:.3g} s")
-    medians = [median(times[1:]) for times in taken]  # the first is the warm-up
     return [
         {
             "rung": rung.name,
             "adds": rung.adds,
-            "seconds": times[1:],
-            "median": middle,
-            "times_plain": medians[0] / middle,
+            "seconds": times,
+            "median": median(times),
+            "times_plain": median(taken[0]) / median(times),
+            "operations": number,
             "peak_gib": peak[rung.name].steps,
         }
-        for rung, times, middle in zip(rungs, taken, medians, strict=True)
+        for rung, times, number in zip(rungs, taken, counted, strict=True)
     ]
+
+
+def _counted(rung: Rung, weights: Weights, batch: PlainBatch) -> int:
+    """Take one step and count it, as written: compiled code hides its operations."""
+    return operations(steps_of(replace(rung, compiled=False), weights)(batch))
 
 
 def machine(setting: Setting) -> Results:

@@ -75,13 +75,14 @@ def _notes(results: Results) -> str:
 def _ladder(rungs: list[Results]) -> Table:
     table = Table(title="Each rung adds one rearrangement", title_justify="left")
     table.add_column("adds")
-    for title in ("seconds", "times faster", "peak GiB"):
+    for title in ("seconds", "times faster", "1e12 operations", "peak GiB"):
         table.add_column(title, justify="right")
     for rung in rungs:
         table.add_row(
             rung["adds"],
             f"{rung['median']:.3g}",
             f"{rung['times_plain']:.2f}",
+            f"{rung['operations'] / 1e12:.3g}",
             f"{rung['peak_gib']:.2f}",
         )
     return table
