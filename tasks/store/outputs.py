@@ -34,7 +34,8 @@ from tasks.manifests import (
     output_key,
     sha256_hex,
 )
-from tasks.store.objects import ObjectStore, altered, checked_path
+from tasks.store.failures import altered
+from tasks.store.objects import ObjectStore, checked_path
 
 M = TypeVar("M", bound=Manifest)
 
