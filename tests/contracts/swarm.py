@@ -13,9 +13,12 @@ import time
 import traceback
 from pathlib import Path
 
+from tasks.manifests import sha256_hex
 from tasks.store import s3
 from tasks.store.address import open_store
+from tasks.store.heads import Candidate, ModelReference
 from tasks.store.objects import ObjectStore
+from tasks.store.registry import promote
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_PROCESSES, NUM_TIMES = 8, 50
@@ -39,7 +42,22 @@ def count(store: ObjectStore, _worker: int, _number: int) -> None:
         time.sleep(random.uniform(0, 0.1))  # noqa: S311 - no secret
 
 
-ACTS = {"count": count}
+def promote_one(store: ObjectStore, worker: int, number: int) -> None:
+    """Make a model of its own the head."""
+    promoted = promote(
+        store, "raced", candidate(worker, number), reason=f"{number}", actor=f"{worker}"
+    )
+    assert promoted is not None
+
+
+def candidate(worker: int, number: int) -> Candidate:
+    """A made-up model; nobody looks at its files here."""
+    key = sha256_hex(f"{worker} {number}".encode())
+    model = ModelReference(output=f"finetune/{key}", digest=key)
+    return Candidate(model=model, lineage={model.output: key})
+
+
+ACTS = {"count": count, "promote": promote_one}
 
 
 def main(url: str, act: str) -> int:

@@ -22,14 +22,6 @@ from tasks.store.s3 import PART_BYTES
 from tests.contracts.swarm import NUM_PROCESSES, NUM_TIMES, swarm
 
 
-@pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    if request.param == "folder":
-        return open_store(str(tmp_path / "store"))
-    endpoint: Endpoint = request.getfixturevalue("endpoint")
-    return open_store(f"s3://{endpoint.bucket}/{secrets.token_hex(4)}")
-
-
 def test_what_is_put_is_read(store: ObjectStore, tmp_path: Path) -> None:
     store.check()
     assert store.put_if_absent("a/b.json", b"one")
