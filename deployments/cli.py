@@ -1,4 +1,4 @@
-"""The command `gift`: run a sequence, read its report, check its data. One more way to run flows.
+"""The command `gift`: run sequences, read reports, look after heads. One more way to run flows.
 
 Exit codes: 0 done; 1 the work itself failed; 2 refused before any work, with one sentence.
 """
@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from deployments.embedded import set_embedded_defaults
+from deployments.registry_cli import registry
 from gift_core.errors import GiftError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 data = typer.Typer(no_args_is_help=True, help="Look at data sets before work is spent on them.")
 app.add_typer(data, name="data")
+app.add_typer(registry)  # without a name of its own: its commands stand beside `run`
 
 SequenceFile = Annotated[Path, typer.Argument(help="A sequence file, see deployments/sequences")]
 StoreUrl = Annotated[
