@@ -1,4 +1,4 @@
-"""The command `gift`: run a sequence, read its report, check its data. One more way to run flows.
+"""The command `gift`: run sequences, read reports, look after heads. One more way to run flows.
 
 Exit codes: 0 done; 1 the work itself failed; 2 refused before any work, with one sentence.
 """
@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 
 from deployments.embedded import set_embedded_defaults
-from gift_core.errors import GiftError
+from deployments.registry_cli import checked_reason, registry
+from gift_core.errors import GiftError, Refused
 
 if TYPE_CHECKING:
     from tasks.manifests import SequenceManifest
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 data = typer.Typer(no_args_is_help=True, help="Look at data sets before work is spent on them.")
 app.add_typer(data, name="data")
+app.add_typer(registry)  # without a name of its own: its commands stand beside `run`
 
 SequenceFile = Annotated[Path, typer.Argument(help="A sequence file, see deployments/sequences")]
 StoreUrl = Annotated[
@@ -37,12 +39,15 @@ def run(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed, over the file's")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the sequence, over the file's")] = None,
+    override: Annotated[
+        str | None, typer.Option(help="Why to promote what the gate refuses; it is kept")
+    ] = None,
 ) -> None:
     """Learn a sequence of tasks; stages whose output stands are found, not repeated."""
     from flows.continual_sequence import continual_sequence
     from flows.storage import sequence_store
     from tasks.check import check_sequence
-    from tasks.report import report_address
+    from tasks.report import load_sequence_manifest, report_address
     from tasks.sequence import StoreSettings, load_sequence
 
     overrides: dict[str, object] = {"method": method, "seed": seed, "name": name}
@@ -50,10 +55,16 @@ def run(
         overrides["store"] = StoreSettings(url=store)
     sequence = load_sequence(file, **{k: v for k, v in overrides.items() if v is not None})
     check_sequence(sequence, sequence_store(sequence.store))
-    result = continual_sequence(sequence=sequence)
-    show(result.manifest)
-    typer.echo(result.summary)
-    typer.echo(f"Report: {report_address(sequence_store(sequence.store), sequence.name)}")
+    reason, place = checked_reason(override) if override is not None else None, sequence.store
+    try:
+        result = continual_sequence(sequence=sequence, override=reason)
+        show(result.manifest)
+        typer.echo(result.summary)
+    except Refused:  # what was done until then is reported; `main` says why it ended
+        show(load_sequence_manifest(sequence_store(place), sequence.name))
+        typer.echo(f"Report: {report_address(sequence_store(place), sequence.name)}")
+        raise
+    typer.echo(f"Report: {report_address(sequence_store(place), sequence.name)}")
 
 
 @app.command()

@@ -19,6 +19,10 @@ SequenceFile = Annotated[
 Sequence = Annotated[
     SequenceSettings | None, Field(description="A sequence spelled out; it wins over the file")
 ]
+Override = Annotated[
+    str | None,
+    Field(max_length=500, description="Why models that the gate refuses are promoted all the same"),
+]
 
 
 def _name_of_run() -> str:
@@ -30,14 +34,17 @@ def _name_of_run() -> str:
 
 
 @flow(name="gift", flow_run_name=_name_of_run, persist_result=False)
-def continual_sequence(file: SequenceFile = None, sequence: Sequence = None) -> SequenceResult:
+def continual_sequence(
+    file: SequenceFile = None, sequence: Sequence = None, override: Override = None
+) -> SequenceResult:
     """Learn the tasks of a sequence one after the other (docs/method.md).
 
-    Every refusal comes before any work; a stage whose output stands is found, not repeated.
+    What is wrong is said before any work; a stage whose output stands is found, not repeated.
+    Raises Refused, after the report, when the gate does not let a model pass.
     """
     settings = _settings(file, sequence)
     plan = check_sequence(settings, sequence_store(settings.store))
-    stage = stages_for(plan)  # each a run of its own, skipped when its output stands
+    stage = stages_for(plan, override)  # each a run of its own, skipped when its output stands
     model = stage.pretrained()  # theta_0
     stage.evaluate(model)  # the zero-shot row
     for task in plan.tasks:
@@ -45,10 +52,12 @@ def continual_sequence(file: SequenceFile = None, sequence: Sequence = None) -> 
         learnt = stage.finetune(task, model, pairs)  # teacher = anchor = theta_{t-1}
         stage.estimate_fisher(learnt, model, pairs)  # what matters now, and what moved
         stage.evaluate(learnt)  # the row after this task
+        if not stage.promote(learnt):  # is the head now, or the gate refused it
+            break
         model = learnt
     result = stage.report()
     get_run_logger().info(result.summary)
-    return result
+    return result.unless_refused()
 
 
 def _settings(file: str | None, sequence: SequenceSettings | None) -> SequenceSettings:

@@ -3,6 +3,8 @@
 from typing import TypeVar
 
 from flows import stages
+from gift_core.errors import Refused
+from gift_core.gate import Failure
 from gift_core.settings import Settings
 from tasks.check import Plan, PlannedTask
 from tasks.manifests import (
@@ -13,6 +15,7 @@ from tasks.manifests import (
     ScoresManifest,
     SequenceManifest,
 )
+from tasks.promote import refusal
 from tasks.store.outputs import Produced
 from tasks.synthesize import plan_pairs
 
@@ -34,12 +37,21 @@ class SequenceResult(Settings):
             return f"{self.manifest.name}: nothing to recompute, all {found}"
         return f"{self.manifest.name}: {self.num_computed} stage outputs computed, {found}"
 
+    def unless_refused(self) -> "SequenceResult":
+        """Return the result itself; Refused, with one sentence, when the gate stopped the run."""
+        if self.manifest.refused:
+            name, *_, last = self.manifest.name, *self.manifest.tasks
+            raise Refused(refusal(name, last, self.manifest.refused))
+        return self
+
 
 class Stages:
     """The stages of one run, each bound to the plan; everything they give is remembered."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, override: str | None = None) -> None:
         self._plan = plan
+        self._override = override
+        self._refused: tuple[Failure, ...] = ()
         self._store = plan.sequence.store
         self._produced: list[Produced[Manifest]] = []
 
@@ -98,6 +110,22 @@ class Stages:
         data_sets = tuple(plan.tasks), tuple(plan.panel)
         return self._keep(stages.evaluate(self._store, model, *data_sets, plan.sequence.evaluation))
 
+    def promote(self, model: ModelManifest) -> bool:
+        """Whether the sequence goes on with a new model: the gate judges the two latest rows."""
+        before, after = self._all(ScoresManifest)[-2:]
+        decision = stages.promote(
+            self._plan.sequence.name,
+            self._store,
+            self._plan.sequence.gate,
+            model,
+            {f"{made.stage}/{made.key}": made.digest for made in self._all(Manifest)},
+            before,
+            after,
+            self._override,
+        )
+        self._refused = decision.refused
+        return decision.stands
+
     def report(self) -> SequenceResult:
         """The report over everything that this run produced."""
         manifest = self._keep(
@@ -107,6 +135,7 @@ class Stages:
                 self._all(PairsManifest),
                 self._all(FisherManifest),
                 self._all(ScoresManifest),
+                self._refused,
             )
         )
         num_reused = sum(produced.reused for produced in self._produced)
@@ -124,6 +153,6 @@ class Stages:
         return tuple(p.manifest for p in self._produced if isinstance(p.manifest, kind))
 
 
-def stages_for(plan: Plan) -> Stages:
-    """The stages of a plan, run in the flow's own process."""
-    return Stages(plan)
+def stages_for(plan: Plan, override: str | None = None) -> Stages:
+    """The stages of a plan, run in the flow's own process; `override` is a word to the gate."""
+    return Stages(plan, override)

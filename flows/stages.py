@@ -5,8 +5,10 @@ committed or found; what a person looks at is published either way.
 """
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from flows.storage import sequence_store
+from gift_core.gate import Failure, GatePolicy
 from gift_core.objective import Objective
 from tasks import artifacts
 from tasks.check import PlannedDataSet, PlannedTask
@@ -22,6 +24,8 @@ from tasks.manifests import (
 )
 from tasks.models.encoders import ModelSettings
 from tasks.pretrained import take_pretrained
+from tasks.promote import Decision
+from tasks.promote import promote as move_head
 from tasks.report import report as write_report
 from tasks.sequence import (
     EvaluationSettings,
@@ -101,6 +105,25 @@ def evaluate(
     return produced
 
 
+@flow(name="promote", flow_run_name="promote-{model.name}", persist_result=False)
+def promote(
+    sequence: str,
+    store: StoreSettings,
+    policy: GatePolicy,
+    model: ModelManifest,
+    lineage: dict[str, str],
+    before: ScoresManifest,
+    after: ScoresManifest,
+    override: str | None,
+) -> Decision:
+    """Let the gate judge a new model, and move the sequence's head to it."""
+    objects, actor = sequence_store(store), f"flow run {flow_run.root_flow_run_id or flow_run.id}"
+    decision = move_head(objects, sequence, policy, model, lineage, before, after, override, actor)
+    if decision.refused:
+        artifacts.publish_refusal(sequence, model.name, decision.refused)
+    return decision
+
+
 @flow(name="report", flow_run_name="report-{sequence.name}", persist_result=False)
 def report(
     sequence: SequenceSettings,
@@ -108,9 +131,10 @@ def report(
     pairs: tuple[PairsManifest, ...],
     fishers: tuple[FisherManifest, ...],
     scores: tuple[ScoresManifest, ...],
+    refused: tuple[Failure, ...] = (),
 ) -> Produced[SequenceManifest]:
     """Matrix, metrics and the HTML report of a whole sequence."""
     objects = sequence_store(sequence.store)
-    produced = write_report(objects, sequence, models, pairs, fishers, scores)
+    produced = write_report(objects, sequence, models, pairs, fishers, scores, refused)
     artifacts.publish_sequence(objects, produced.manifest)
     return produced

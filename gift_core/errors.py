@@ -4,6 +4,7 @@ GiftError              base: one clear sentence, what is wrong, where, what to d
 |-- SettingsError      a setting, a sequence file or a combination of both is wrong
 |-- DataError          a data set, a class list, an image or a prompt is wrong
 |-- StoreError         an object cannot be read, written or trusted
+|-- Refused            a new model is worse than its gate allows
 |-- RankLost           a process of a training by several ended before its work was done
 `-- Diverged           training produced numbers that no longer mean anything
 """
@@ -39,6 +40,10 @@ class StoreError(GiftError):
 
 class Diverged(GiftError):  # noqa: N818 - the field's word for it
     """Training left the numbers that mean something: not finite, or what was known is lost."""
+
+
+class Refused(GiftError):  # noqa: N818 - the gate's own word
+    """A new model broke a rule of its sequence's gate; it is kept, and not promoted."""
 
 
 class RankLost(GiftError):  # noqa: N818 - a rank is not an error

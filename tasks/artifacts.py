@@ -9,10 +9,10 @@ import html
 import re
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from tasks.curves import LOSS_TERMS, History, loss_figure, steering_figure
+from gift_core.gate import Failure
+from tasks.curves import History, first_and_last, loss_figure, steering_figure
 from tasks.figures import accuracy_figure, contact_sheet, data_uri, drift_figure
 from tasks.finetune import read_history
 from tasks.images import decode_rgb
@@ -26,6 +26,7 @@ from tasks.manifests import (
     SequenceManifest,
 )
 from tasks.progress import artifact_key, duration, inside_run, run_logger
+from tasks.promote import refusal_rows
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import find_output, read_run_record, read_verified
 from tasks.store.shards import ReplayPair, read_shard
@@ -72,6 +73,12 @@ def publish_scores(manifest: ScoresManifest) -> None:
     key = f"accuracy-after-{after}" if after else "accuracy-zero-shot"
     words = f"Accuracy after {after}" if after else "Accuracy of the pretrained model (zero-shot)"
     _publish_table(key, words, lambda: scores_rows(manifest))
+
+
+def publish_refusal(sequence: str, task: str, failures: Sequence[Failure]) -> None:
+    """Show why the gate refused the model of a task: a table, a row a rule that it broke."""
+    words = f"Refused by the gate of {sequence} after {task}"
+    _publish_table(f"refused-{sequence}-{task}", words, lambda: refusal_rows(failures))
 
 
 def publish_sequence(store: ObjectStore, manifest: SequenceManifest) -> None:
@@ -153,16 +160,6 @@ def measured(record: RunRecord | None) -> str:
     known = record.measured if record else {}
     words = [f"{name.replace('_', ' ')}: {value:,.3g}" for name, value in known.items()]
     return f" {'; '.join(words).capitalize()}." if words else ""
-
-
-def first_and_last(history: History) -> list[tuple[str, float, float]]:
-    """Each loss term's mean over the first and the last tenth of the steps, in nats."""
-    tenth = max(1, len(history["step"]) // 10)
-    rows = []
-    for name, label in LOSS_TERMS.items():
-        values = np.asarray(history[name], dtype=np.float64)
-        rows.append((label, float(values[:tenth].mean()), float(values[-tenth:].mean())))
-    return rows
 
 
 def drift_rows(manifest: FisherManifest) -> list[Row]:

@@ -22,6 +22,16 @@ HEIGHT = 1.75
 History = Mapping[str, Sequence[float | None]]
 
 
+def first_and_last(history: History) -> list[tuple[str, float, float]]:
+    """Each loss term's mean over the first and the last tenth of the steps, in nats."""
+    tenth = max(1, len(history["step"]) // 10)
+    rows = []
+    for name, label in LOSS_TERMS.items():
+        values = np.asarray(history[name], dtype=np.float64)
+        rows.append((label, float(values[:tenth].mean()), float(values[-tenth:].mean())))
+    return rows
+
+
 def loss_figure(history: History) -> bytes:
     """Loss curves as SVG: a small panel for each term of the objective, one for the accuracies.
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gift_core.gate import Failure
+
 SCHEMA_VERSION = 1
 Json = dict[str, Any]
 OutputReference = Annotated[str, Field(pattern=r"^[a-z-]+/[0-9a-f]{64}$")]
@@ -162,6 +164,7 @@ class SequenceManifest(Manifest):
 
     `models` (theta_0 first), `pairs`, `fishers` and `scores` (the zero-shot row first) are
     references "<stage>/<key>", so that each is found in the store; `inputs` holds their digests.
+    `refused` says why the gate stopped the sequence after the last of `tasks`, if it did.
     """
 
     stage: Literal["report"] = "report"
@@ -175,6 +178,7 @@ class SequenceManifest(Manifest):
     matrix: tuple[tuple[float, ...], ...]
     panel: dict[str, tuple[float, ...]]
     metrics: dict[str, float | None]
+    refused: tuple[Failure, ...] = ()
 
 
 class RunRecord(Record):

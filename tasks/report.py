@@ -7,9 +7,8 @@ the store alone. The page is a view: it tells times too, and goes with its seque
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import prefect
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -17,9 +16,12 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import ValidationError
 
 from gift_core.errors import StoreError
+from gift_core.gate import Failure
 from gift_core.metrics import AccuracyMatrix, summarise
 from tasks import curves, figures
-from tasks.artifacts import first_and_last, sample_pairs
+from tasks.artifacts import sample_pairs
+from tasks.curves import first_and_last
+from tasks.entries import entries_of
 from tasks.finetune import read_history
 from tasks.images import decode_rgb
 from tasks.manifests import (
@@ -27,11 +29,10 @@ from tasks.manifests import (
     Manifest,
     ModelManifest,
     PairsManifest,
-    RunRecord,
     ScoresManifest,
     SequenceManifest,
-    ShardManifest,
     canonical_json,
+    sha256_hex,
 )
 from tasks.progress import duration
 from tasks.sequence import SequenceSettings
@@ -40,7 +41,6 @@ from tasks.store.outputs import (
     Produced,
     find_output,
     plan_output,
-    read_run_record,
     read_verified,
     run_output,
 )
@@ -53,33 +53,6 @@ STAGES = ("pretrained", "synthesize", "finetune", "estimate-fisher", "evaluate",
 NUM_SAMPLES = 24
 THUMBNAIL_SIDE = 160  # pixels
 
-M = TypeVar("M", bound=Manifest)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One output of a run, whose row it stands in, and what is known of its making."""
-
-    manifest: Manifest
-    task: str | None
-    record: RunRecord | None
-
-    @property
-    def stage(self) -> str:
-        """The stage that a person asked for: shards are part of synthesize."""
-        return self.manifest.stage.removesuffix("-shard")
-
-    @property
-    def seconds(self) -> float:
-        """How long it took; 0 where nobody knows."""
-        return self.record.seconds if self.record else 0.0
-
-    @property
-    def num_bytes(self) -> int:
-        """What its own files take; files that it borrows from other outputs are theirs."""
-        own = f"{self.manifest.directory}/"
-        return sum(ref.num_bytes for ref in self.manifest.files if ref.path.startswith(own))
-
 
 @prefect.task(name="report", cache_policy=NO_CACHE, persist_result=False)
 def report(
@@ -89,14 +62,16 @@ def report(
     pairs: Sequence[PairsManifest],
     fishers: Sequence[FisherManifest],
     scores: Sequence[ScoresManifest],
+    refused: Sequence[Failure] = (),
 ) -> Produced[SequenceManifest]:
     """Commit the manifest of a whole sequence, and see that its page is there.
 
-    `scores` are the zero-shot row and then one after each task, in order. Raises ValueError when
-    they are not, StoreError when the store fails.
+    `scores` are the zero-shot row and then one after each task, in order; where the gate `refused`
+    a model, the sequence ends with that model's task. Raises ValueError when they are not,
+    StoreError when the store fails.
     """
     groups = {"model": models, "pairs": pairs, "fisher": fishers, "scores": scores}
-    manifest = _manifest(sequence, groups, scores, _baseline_digest(store, sequence))
+    manifest = _manifest(sequence, groups, scores, _baseline_digest(store, sequence), refused)
 
     def make(directory: Path) -> None:
         (directory / SUMMARY).write_bytes(canonical_json(_summary(manifest)) + b"\n")
@@ -155,7 +130,7 @@ def render_report(store: ObjectStore, manifest: SequenceManifest) -> str:
     environment.filters["duration"] = duration
     # As it is stored, with its keys in order: a fresh manifest and a stored one give one page.
     manifest = SequenceManifest.model_validate_json(_canonical(manifest))
-    entries = _entries(store, manifest)
+    entries = entries_of(store, manifest)
     seconds = {stage: sum(e.seconds for e in entries if e.stage == stage) for stage in STAGES}
     unchanged = [manifest.zero_shot] * len(manifest.tasks)
     page = environment.get_template("report.html.j2").render(
@@ -180,16 +155,23 @@ def _manifest(
     groups: Mapping[str, Sequence[Manifest]],
     scores: Sequence[ScoresManifest],
     baseline: str | None,
+    refused: Sequence[Failure],
 ) -> SequenceManifest:
     tasks = tuple(task.name for task in sequence.tasks)
+    if refused:
+        tasks = tasks[: len(scores) - 1]
     if [row.after_task for row in scores] != [None, *tasks]:
         raise ValueError(f"report: {len(scores)} rows of scores, not zero-shot and after {tasks}")
-    zero_shot, *rows = (tuple(score.percent for score in row.tasks) for row in scores)
+    percents = (tuple(score.percent for score in row.tasks) for row in scores)
+    zero_shot, *rows = (row[: len(tasks)] for row in percents)
     inputs = {
         f"{kind}-{number:02d}": manifest.digest
         for kind, manifests in groups.items()
         for number, manifest in enumerate(manifests)
     } | ({"baseline": baseline} if baseline else {})
+    if refused:  # the same rows may be let pass another time
+        told = [failure.model_dump(mode="json") for failure in refused]
+        inputs["refused"] = sha256_hex(canonical_json(told))
     # Not the store: the same run on a folder and on S3 is the same sequence.
     settings = sequence.model_dump(mode="json", exclude={"store"})
     references = {
@@ -215,6 +197,7 @@ def _manifest(
             for number, score in enumerate(scores[0].panel)
         },
         metrics=summarise(AccuracyMatrix(tasks, zero_shot, rows)),
+        refused=tuple(refused),
     )
 
 
@@ -257,37 +240,6 @@ def _baseline(store: ObjectStore, manifest: SequenceManifest) -> SequenceManifes
     paths = [path for path in store.list("outputs/report") if path.endswith("/manifest.json")]
     found = (find_output(store, SequenceManifest, "report", p.split("/")[2]) for p in paths)
     return next((each for each in found if each is not None and each.digest == digest), None)
-
-
-def _entries(store: ObjectStore, manifest: SequenceManifest) -> list[Entry]:
-    """Every output of the run, task by task in the order of the work; StoreError for a lost one."""
-    models = [_output(store, ModelManifest, reference) for reference in manifest.models]
-    pairs = [_output(store, PairsManifest, reference) for reference in manifest.pairs]
-    fishers = [_output(store, FisherManifest, reference) for reference in manifest.fishers]
-    scores = [_output(store, ScoresManifest, reference) for reference in manifest.scores]
-    owners: list[tuple[str | None, Manifest]] = []
-    for made in pairs:
-        keys = dict.fromkeys(ref.path.split("/")[2] for ref in made.files)
-        shards = [find_output(store, ShardManifest, "synthesize-shard", key) for key in keys]
-        owners += [(made.task, shard) for shard in shards if shard is not None]
-        owners.append((made.task, made))
-    owners += [(model.task, model) for model in models]
-    owners += [(fisher.name, fisher) for fisher in fishers]
-    owners += [(row.after_task, row) for row in scores]
-    order: list[str | None] = [None, *manifest.tasks]
-    owners.sort(key=lambda owner: order.index(owner[0]))
-    owners.append((None, manifest))
-    return [Entry(each, task, read_run_record(store, each)) for task, each in owners]
-
-
-def _output(store: ObjectStore, kind: type[M], reference: str) -> M:
-    stage, key = reference.split("/")
-    found = find_output(store, kind, stage, key)
-    if found is None:
-        raise StoreError(
-            f"{store.url}: the output {stage} {key[:12]} is gone or damaged; run the sequence again"
-        )
-    return found
 
 
 def _thumbnail(pair: ReplayPair) -> str:

@@ -11,6 +11,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from gift_core.errors import SettingsError
+from gift_core.gate import GatePolicy
 from gift_core.objective import Method, Objective
 from gift_core.prompts import format_prompt
 from gift_core.settings import Settings
@@ -185,6 +186,11 @@ class SequenceSettings(Settings):
     finetune: FinetuneSettings = Field(default=FinetuneSettings(), description="Fine-tuning")
     fisher: FisherSettings = Field(default=FisherSettings(), description="Fisher estimate")
     evaluation: EvaluationSettings = Field(default=EvaluationSettings(), description="Evaluation")
+    gate: GatePolicy = Field(
+        default=GatePolicy(),
+        description="What a new model may cost and must bring to become the sequence's head; "
+        "empty: every model does",
+    )
     execution: ExecutionSettings = Field(
         default=ExecutionSettings(), description="How the work is done on this machine"
     )

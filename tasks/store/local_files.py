@@ -4,13 +4,20 @@ The temporary file lies in the folder of its target (a rename across devices is 
 the file and its folder are flushed to the disk, so that a power cut cannot undo an answer.
 """
 
+import errno
+import fcntl
+import hashlib
 import os
+import random
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 TEMPORARY_PREFIX = ".tmp-"
+LOCK_SECONDS = 60
+"""A lock is held for milliseconds; who waits longer is told so."""
 
 
 @contextmanager
@@ -59,6 +66,55 @@ def create_atomically(path: Path, data: bytes) -> bool:
             return False
     flush_folder(path.parent)
     return True
+
+
+def version_of(data: bytes) -> str:
+    """The version token of a file's content."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def swap_atomically(path: Path, data: bytes, version: str | None) -> bool:
+    """Replace the content of that version (None: no file) in one step; False when it is another.
+
+    Raises OSError, also when the lock is not to be had within LOCK_SECONDS.
+    """
+    with locked(path):
+        if version is None:
+            return create_atomically(path, data)
+        try:
+            found = version_of(path.read_bytes())
+        except FileNotFoundError:
+            return False
+        if found != version:
+            return False
+        write_atomically(path, [data])
+        return True
+
+
+def lock_beside(path: Path) -> Path:
+    """The lock file of `path`. It stays: removing it would let two writers hold two locks."""
+    return path.parent / f"{TEMPORARY_PREFIX}lock-{path.name}"
+
+
+@contextmanager
+def locked(path: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold the lock of `path`, which a dead process gives back by itself; OSError when it lasts."""
+    make_folder(path.parent)
+    descriptor = os.open(lock_beside(path), os.O_RDWR | os.O_CREAT, 0o666)
+    deadline = time.monotonic() + seconds
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    words = f"another process has held its lock for {seconds:.0f} s"
+                    raise OSError(errno.EAGAIN, words) from None
+                time.sleep(random.uniform(0.001, 0.01))  # noqa: S311 - no secret
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def make_folder(path: Path) -> None:

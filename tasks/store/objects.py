@@ -12,14 +12,18 @@ import re
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from gift_core.errors import StoreError
+from tasks.store.failures import altered, explained, not_exclusive, not_swapping
 from tasks.store.local_files import (
     TEMPORARY_PREFIX,
     create_atomically,
+    lock_beside,
+    locked,
     read_chunks,
+    swap_atomically,
+    version_of,
     write_atomically,
 )
 
@@ -72,6 +76,28 @@ class ObjectStore(ABC):
         """Put a view (a report, a run record) in place of the old one, in one step."""
 
     @abstractmethod
+    def read_versioned(self, path: str) -> tuple[bytes, str] | None:
+        """Read the whole object with a token of its version; None when there is no such object.
+
+        Equal bytes may have equal tokens: what is swapped must hold something of its own each time.
+        """
+
+    @abstractmethod
+    def compare_and_swap(self, path: str, data: bytes, version: str | None) -> bool:
+        """Replace the version that was read (None: nothing) in one step; False when it is another.
+
+        False, and a StoreError too, may hide the success of this call's own first try, when the
+        answer to it was lost: read the object again to learn whose it is.
+        """
+
+    @abstractmethod
+    def modified(self, path: str) -> float | None:
+        """Tell when the object was written, in seconds since 1970 by the store's own clock.
+
+        None when there is no such object.
+        """
+
+    @abstractmethod
     def upload(self, path: str, source: Path) -> None:
         """Put a file into the store in one step, whatever was there."""
 
@@ -89,7 +115,7 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """StoreError unless the store answers, can be written and honours put_if_absent."""
+        """StoreError unless the store answers, can be written and honours its conditions."""
 
     def exists(self, path: str) -> bool:
         """Whether there is such an object."""
@@ -144,6 +170,28 @@ class FolderStore(ObjectStore):
         with explained("write", f"{self.url}/{path}"):
             write_atomically(self._file(path), [data])
 
+    def read_versioned(self, path: str) -> tuple[bytes, str] | None:
+        """See ObjectStore."""
+        with explained("read", f"{self.url}/{path}"):
+            try:
+                data = self._file(path).read_bytes()
+            except FileNotFoundError:
+                return None
+        return data, version_of(data)
+
+    def compare_and_swap(self, path: str, data: bytes, version: str | None) -> bool:
+        """See ObjectStore."""
+        with explained("write", f"{self.url}/{path}"):
+            return swap_atomically(self._file(path), data, version)
+
+    def modified(self, path: str) -> float | None:
+        """See ObjectStore."""
+        with explained("look at", f"{self.url}/{path}"):
+            try:
+                return self._file(path).stat().st_mtime
+            except FileNotFoundError:
+                return None
+
     def upload(self, path: str, source: Path) -> None:
         """See ObjectStore."""
         with explained("write", f"{self.url}/{path}"):
@@ -181,51 +229,27 @@ class FolderStore(ObjectStore):
         with explained("write a probe to", self.url):
             try:
                 exclusive = create_atomically(probe, b"a") and not create_atomically(probe, b"b")
+                swaps = swap_atomically(probe, b"c", version_of(b"a")) and _is_locked(probe)
             finally:
                 probe.unlink(missing_ok=True)
+                lock_beside(probe).unlink(missing_ok=True)
         if not exclusive:
             raise not_exclusive(self.url)
+        if not swaps:
+            raise not_swapping(self.url)
 
     def _file(self, path: str) -> Path:
         return self.root / checked_path(path)
 
 
-@contextmanager
-def explained(action: str, where: str) -> Iterator[None]:
-    """Turn a failure of the file system into a StoreError that says what to do."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise missing(where) from error
-    except PermissionError as error:
-        raise StoreError(
-            f"cannot {action} {where}: access refused; check its owner and permissions"
-        ) from error
-    except OSError as error:
-        raise StoreError(
-            f"cannot {action} {where}: {error.strerror or error}; check the disk and the path"
-        ) from error
-
-
-def missing(where: str) -> StoreError:
-    """Build the error for an object that should be there."""
-    return StoreError(f"{where} does not exist; check the path or redo the stage that makes it")
-
-
-def altered(where: str, expected: str, found: str) -> StoreError:
-    """Build the error for an object whose bytes are not those that were stored."""
-    return StoreError(
-        f"{where} was altered: its SHA-256 is {found}, its manifest says {expected}; "
-        "delete the object and run the stage again"
-    )
-
-
-def not_exclusive(url: str) -> StoreError:
-    """Build the error for a store that lets two writers create the same object."""
-    return StoreError(
-        f"{url} ignores the condition to create an object only when it is absent, so two runs "
-        "could overwrite each other; use a store that honours If-None-Match or hard links"
-    )
+def _is_locked(path: Path) -> bool:
+    """Whether a second taker of a lock is kept out while the first one holds it."""
+    with locked(path):
+        try:
+            with locked(path, seconds=0):
+                return False
+        except OSError:
+            return True
 
 
 def probe_name() -> str:

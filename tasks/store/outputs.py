@@ -34,13 +34,15 @@ from tasks.manifests import (
     output_key,
     sha256_hex,
 )
-from tasks.store.objects import ObjectStore, altered, checked_path
+from tasks.store.failures import altered
+from tasks.store.objects import ObjectStore, checked_path
 
 M = TypeVar("M", bound=Manifest)
 
 LIBRARIES = (
     "torch", "open_clip_torch", "diffusers", "transformers", "pyarrow", "gift-continual",
 )  # fmt: skip
+RENEW_SECONDS = 600
 _NUM_LAYOUT_PARTS = 4  # outputs/<stage>/<key>/<digest of the files>
 
 logger = logging.getLogger(__name__)
@@ -100,6 +102,7 @@ def run_output(
     """
     found = find_output(store, type(manifest), manifest.stage, manifest.key)
     if found is not None:
+        _touch(store, found)
         return Produced(found, reused=True)
     started, clock = datetime.now(UTC), time.perf_counter()
     with TemporaryDirectory(prefix="gift-", dir=scratch) as folder:
@@ -114,6 +117,14 @@ def run_output(
             measured=dict(measured or {}),
         )
         return Produced(commit_output(store, made, Path(folder), record), reused=False)
+
+
+def _touch(store: ObjectStore, manifest: Manifest) -> None:
+    """Write the run record anew, as it is, so that `gift gc` sees that the output is in use."""
+    where = f"{manifest.directory}/run.json"
+    written = store.modified(where)
+    if written is not None and abs(time.time() - written) > RENEW_SECONDS:
+        store.replace_bytes(where, store.read_bytes(where))
 
 
 def find_output(store: ObjectStore, manifest_class: type[M], stage: str, key: str) -> M | None:

@@ -6,7 +6,6 @@ with one layer of retries (its own would multiply botocore's).
 """
 
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,15 +18,10 @@ from botocore.handlers import add_expect_header
 from s3fs import S3FileSystem
 
 from gift_core.errors import SettingsError, StoreError
+from tasks.store.failures import missing, not_exclusive, not_swapping
 from tasks.store.local_files import TEMPORARY_PREFIX
-from tasks.store.objects import (
-    CHUNK_BYTES,
-    ObjectStore,
-    checked_path,
-    missing,
-    not_exclusive,
-    probe_name,
-)
+from tasks.store.objects import CHUNK_BYTES, ObjectStore, checked_path, probe_name
+from tasks.store.s3_conditions import code, honoured, put_if, read_with_etag, seconds_for
 
 OPTIONS = {
     "anon", "client_kwargs", "config_kwargs", "endpoint_url", "key", "profile", "requester_pays",
@@ -37,8 +31,6 @@ OPTIONS = {
 PART_BYTES = 16 * 2**20
 _MAX_PARTS = 10_000
 _NUM_CONCURRENT_PARTS = 2  # two parts in flight keep an upload's memory at 100 MB
-_SLOWEST_BYTES_PER_SECOND = 250_000
-_NUM_CONFLICTS = 5
 
 # In seconds. Five tries outlive a server's restart; a check is for a person who waits.
 _PATIENT = {
@@ -97,13 +89,31 @@ class S3Store(ObjectStore):
         """See ObjectStore."""
         key = self._key(path)
         with self._explained("write", path):
-            return _create(self._files(), key, data)
+            return put_if(self._files(), key, data, {"IfNoneMatch": "*"})
 
     def replace_bytes(self, path: str, data: bytes) -> None:
         """See ObjectStore."""
         key = self._key(path)
         with self._explained("write", path):
-            self._files().pipe_file(key, data, timeout=_seconds_for(len(data)))
+            self._files().pipe_file(key, data, timeout=seconds_for(len(data)))
+
+    def read_versioned(self, path: str) -> tuple[bytes, str] | None:
+        """See ObjectStore; the version is the ETag."""
+        key = self._key(path)
+        with self._explained("read", path):
+            return read_with_etag(self._files(), key)
+
+    def compare_and_swap(self, path: str, data: bytes, version: str | None) -> bool:
+        """See ObjectStore."""
+        key = self._key(path)
+        condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
+        with self._explained("write", path):
+            return put_if(self._files(), key, data, condition)
+
+    def modified(self, path: str) -> float | None:
+        """See ObjectStore."""
+        head = self._head(path)
+        return head["LastModified"].timestamp() if head else None
 
     def upload(self, path: str, source: Path) -> None:
         """See ObjectStore."""
@@ -114,19 +124,13 @@ class S3Store(ObjectStore):
                 key,
                 chunksize=max(PART_BYTES, -(-num_bytes // _MAX_PARTS)),
                 max_concurrency=_NUM_CONCURRENT_PARTS,
-                timeout=_seconds_for(num_bytes),
+                timeout=seconds_for(num_bytes),
             )
 
     def size(self, path: str) -> int | None:
         """See ObjectStore."""
-        bucket, _, key = self._key(path).partition("/")
-        with self._explained("look at", path):
-            try:
-                # Not fs.info, which lists the bucket after a miss in search of a folder.
-                head = self._files().call_s3("head_object", Bucket=bucket, Key=key)
-            except FileNotFoundError:
-                return None
-            return int(head["ContentLength"])
+        head = self._head(path)
+        return int(head["ContentLength"]) if head else None
 
     def list(self, prefix: str = "") -> list[str]:
         """See ObjectStore."""
@@ -156,19 +160,29 @@ class S3Store(ObjectStore):
             # Listing comes first: some servers make the bucket of an object that they are given.
             files.call_s3("list_objects_v2", Bucket=self.bucket, MaxKeys=1, Prefix=key)
             try:
-                exclusive = _create(files, f"{self.bucket}/{key}", b"a") and not _create(
-                    files, f"{self.bucket}/{key}", b"b"
-                )
+                exclusive, swaps = honoured(files, f"{self.bucket}/{key}")
             finally:
                 files.call_s3("delete_object", Bucket=self.bucket, Key=key)
         if not exclusive:
             raise not_exclusive(self.url)
+        if not swaps:
+            raise not_swapping(self.url)
 
     def __reduce__(self) -> tuple[type["S3Store"], tuple[str, dict[str, Any]]]:
         return S3Store, (self.url, self.options)
 
     def _key(self, path: str) -> str:
         return f"{self._root}/{checked_path(path)}"
+
+    def _head(self, path: str) -> dict[str, Any] | None:
+        bucket, _, key = self._key(path).partition("/")
+        with self._explained("look at", path):
+            try:
+                # Not fs.info, which lists the bucket after a miss in search of a folder.
+                head: dict[str, Any] = self._files().call_s3("head_object", Bucket=bucket, Key=key)
+            except FileNotFoundError:
+                return None
+            return head
 
     def _files(self) -> S3FileSystem:
         """The connection of this process: one made before a fork does not work after it."""
@@ -195,7 +209,7 @@ class S3Store(ObjectStore):
         try:
             yield
         except FileNotFoundError as error:
-            if _code(error) == "NoSuchBucket":
+            if code(error) == "NoSuchBucket":
                 raise StoreError(
                     f"cannot {action} {where}: there is no bucket {self.bucket}; create it or "
                     "correct the store's address"
@@ -211,40 +225,6 @@ class S3Store(ObjectStore):
                 f"cannot {action} {where}: {_one_line(error)}; check that the endpoint is up and "
                 "its address and region are right, then run again"
             ) from error
-
-
-def _create(files: S3FileSystem, key: str, data: bytes) -> bool:
-    for attempt in range(_NUM_CONFLICTS):
-        try:
-            files.pipe_file(key, data, mode="create", timeout=_seconds_for(len(data)))
-        except OSError as error:
-            if _status(error) == 412:
-                return False
-            # 409: another writer of the same key is at work; the next try learns who won.
-            if _status(error) != 409 or attempt == _NUM_CONFLICTS - 1:
-                raise
-            time.sleep(0.2 * 2**attempt)
-        else:
-            return True
-    raise AssertionError("unreachable: the last try returns or raises")
-
-
-def _seconds_for(num_bytes: int) -> float:
-    """A limit that only a line which no longer moves will meet."""
-    return 180 + num_bytes / _SLOWEST_BYTES_PER_SECOND
-
-
-def _response(error: BaseException) -> dict[str, Any]:
-    cause = error if isinstance(error, ClientError) else error.__cause__
-    return cause.response if isinstance(cause, ClientError) else {}
-
-
-def _status(error: BaseException) -> int:
-    return int(_response(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _code(error: BaseException) -> str:
-    return str(_response(error).get("Error", {}).get("Code", ""))
 
 
 def _one_line(error: BaseException) -> str:

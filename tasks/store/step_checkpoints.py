@@ -10,7 +10,7 @@ finished stage removes both. They are no outputs: nothing names them, and nothin
 import logging
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from gift_core.errors import StoreError
 from tasks.digests import sha256_of_file
@@ -24,11 +24,15 @@ History = dict[str, list[int | float | None]]
 
 
 class LatestCheckpoint(Record):
-    """The step that a checkpoint was written after, its file, and the history up to it."""
+    """The step that a checkpoint was written after, its file, and the history up to it.
+
+    `inputs` are the stage's: `gift gc` keeps what a stage under way works with.
+    """
 
     step: int
     file: FileRef
     history: History
+    inputs: dict[str, str] = Field(default_factory=dict)
 
 
 class StepCheckpoints:
@@ -36,6 +40,7 @@ class StepCheckpoints:
 
     def __init__(self, store: ObjectStore, manifest: Manifest) -> None:
         self._store = store
+        self._inputs = manifest.inputs
         self.directory = f"checkpoints/{manifest.stage}/{manifest.key}"
         self.latest: LatestCheckpoint | None = None
 
@@ -73,7 +78,8 @@ class StepCheckpoints:
             sha256=sha256_of_file(file),
             num_bytes=file.stat().st_size,
         )
-        before, latest = self.latest, LatestCheckpoint(step=step, file=ref, history=history)
+        before = self.latest
+        latest = LatestCheckpoint(step=step, file=ref, history=history, inputs=self._inputs)
         self._store.upload(ref.path, file)
         content = canonical_json(latest.model_dump(mode="json"))
         self._store.replace_bytes(f"{self.directory}/latest.json", content)

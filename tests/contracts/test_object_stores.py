@@ -7,7 +7,10 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import pytest
 
@@ -16,14 +19,7 @@ from gift_core.errors import SettingsError, StoreError
 from tasks.store.address import open_store
 from tasks.store.objects import ObjectStore
 from tasks.store.s3 import PART_BYTES
-
-
-@pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    if request.param == "folder":
-        return open_store(str(tmp_path / "store"))
-    endpoint: Endpoint = request.getfixturevalue("endpoint")
-    return open_store(f"s3://{endpoint.bucket}/{secrets.token_hex(4)}")
+from tests.contracts.swarm import NUM_PROCESSES, NUM_TIMES, swarm
 
 
 def test_what_is_put_is_read(store: ObjectStore, tmp_path: Path) -> None:
@@ -232,3 +228,90 @@ def test_options_that_nobody_knows_are_refused(tmp_path: Path) -> None:
         open_store("s3://bucket", {"endpoint": "http://127.0.0.1:1"})
     with pytest.raises(SettingsError, match="a folder takes no options"):
         open_store(str(tmp_path), {"key": "k"})
+
+
+def test_a_swap_needs_the_version_that_was_read(store: ObjectStore) -> None:
+    assert store.read_versioned("head") is None
+    assert not store.compare_and_swap("head", b"1", "0" * 32)
+    assert store.compare_and_swap("head", b"1", None)
+    assert not store.compare_and_swap("head", b"2", None)
+    first = store.read_versioned("head")
+    assert first is not None
+    assert first[0] == b"1"
+    assert store.compare_and_swap("head", b"2", first[1])
+    assert not store.compare_and_swap("head", b"3", first[1])
+    second = store.read_versioned("head")
+    assert second is not None
+    assert second[0] == b"2"
+    store.delete("head")
+    assert not store.compare_and_swap("head", b"3", second[1])
+    assert store.list() == []
+
+
+def test_eight_processes_lose_no_update(store: ObjectStore) -> None:
+    swarm(store.url, "count")
+    assert int(store.read_bytes("counter")) == NUM_PROCESSES * NUM_TIMES
+
+
+def test_the_time_of_writing_is_told(store: ObjectStore) -> None:
+    assert store.modified("x") is None
+    store.put_if_absent("x", b"1")
+    first = store.modified("x")
+    assert first is not None
+    assert abs(first - time.time()) < 60
+    time.sleep(1.1)  # object storage tells whole seconds
+    store.replace_bytes("x", b"1")
+    assert (store.modified("x") or 0) > first
+
+
+class Careless(BaseHTTPRequestHandler):
+    """Object storage that knows one condition and ignores the other."""
+
+    honoured = ""
+    objects: ClassVar[dict[str, bytes]] = {}
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        there = self.path in self.objects
+        if self.honoured == "If-None-Match" and "If-None-Match" in self.headers and there:
+            return self.answer(412)
+        if self.headers.get("If-Match", '"1"') != '"1"':
+            return self.answer(412)
+        self.objects[self.path] = body
+        return self.answer(200)
+
+    def do_GET(self) -> None:
+        listing = b"<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>"
+        self.answer(200, listing if "list-type" in self.path else b"a")
+
+    def do_DELETE(self) -> None:
+        self.objects.pop(self.path, None)
+        self.answer(204)
+
+    def answer(self, status: int, body: bytes = b"") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"1"')
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+
+@pytest.mark.parametrize(
+    ("honoured", "sentence"),
+    [("", "only when it is absent"), ("If-None-Match", "only as it was read.*honours If-Match")],
+)
+def test_a_server_that_ignores_a_condition_is_refused(honoured: str, sentence: str) -> None:
+    handler = type("Handler", (Careless,), {"honoured": honoured, "objects": {}})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        store = open_store(
+            "s3://bucket",
+            {"endpoint_url": f"http://127.0.0.1:{server.server_port}", "key": "k", "secret": "s"},
+        )
+        with pytest.raises(StoreError, match=sentence):
+            store.check()
+        assert handler.objects == {}
+        server.shutdown()

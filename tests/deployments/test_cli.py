@@ -65,6 +65,21 @@ def test_run_prints_the_matrix_and_where_the_report_is(sequence_file: Path, home
     assert copy.read_bytes() == report.read_bytes()
 
 
+def test_a_refusal_is_exit_code_1_with_the_matrix_so_far(sequence_file: Path, home: Path) -> None:
+    content = yaml.safe_load(sequence_file.read_text()) | {"gate": {"min_gain": 100}}
+    sequence_file.write_text(yaml.safe_dump(content | {"name": "gated"}))
+    done = gift("run", str(sequence_file), PREFECT_HOME=str(home))
+    assert done.returncode == 1, done.stderr[-3000:]
+    assert "zero-shot" in done.stdout
+    assert "Report: " in done.stdout
+    (said,) = (line for line in done.stderr.splitlines() if line.startswith("gift: "))
+    assert said.startswith("gift: gated: the gate refused the model after warm: warm went from")
+    assert "--override" in said
+    assert "the reason has 0 characters" in refused(
+        gift("run", str(sequence_file), "--override", " ", PREFECT_HOME=str(home))
+    )
+
+
 def test_a_server_started_afterwards_shows_the_history(home: Path) -> None:
     """Runs after the test above, on the same home: what ran without a server is there."""
     with running_server(home) as server:

@@ -21,7 +21,7 @@ STAGE_RUNS = {
     "evaluate-after-pretrained",
     *(
         f"{stage}-{task}"
-        for stage in ("synthesize", "finetune", "estimate-fisher", "evaluate-after")
+        for stage in ("synthesize", "finetune", "estimate-fisher", "evaluate-after", "promote")
         for task in ("warm", "cold")
     ),
     "report-tiny",
@@ -88,8 +88,8 @@ def test_run_page_lists_the_stages(served: Served) -> None:
     with open_page() as page:
         page.goto(f"{served.server.url}/runs/flow-run/{run['id']}")
         page.get_by_text("Subflow Runs").click()
-        # The list shows ten runs a page, the newest first; theta_0's come last.
-        for name in STAGE_RUNS - {"pretrained", "evaluate-after-pretrained"}:
+        # The list shows ten runs a page, the newest first; the oldest come last.
+        for name in STAGE_RUNS - {"pretrained", "evaluate-after-pretrained", "synthesize-warm"}:
             page.get_by_text(name).first.wait_for()
         screenshot(page, served.shots / "run.png")
 

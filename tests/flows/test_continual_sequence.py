@@ -10,11 +10,14 @@ from deployments.seaweed import Endpoint
 from flows.continual_sequence import continual_sequence
 from flows.dispatch import SequenceResult
 from flows.storage import sequence_store
-from gift_core.errors import SettingsError
+from gift_core.errors import Refused, SettingsError
+from gift_core.gate import GatePolicy
 from tasks.manifests import sha256_hex
-from tasks.report import report_address
+from tasks.report import load_sequence_manifest, report_address
 from tasks.sequence import SequenceSettings, StoreSettings
+from tasks.store.heads import head_of, history_of
 from tasks.store.objects import ObjectStore
+from tasks.store.verify import verify_store
 from tests.worlds import tiny_sequence
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("prefect_api")]
@@ -76,6 +79,42 @@ def test_object_storage_holds_the_same_manifests_digest_for_digest(
     expected = manifests(sequence_store(sequence.store))
     assert manifests(sequence_store(on_s3.store)) == expected
     assert len(expected) == NUM_OUTPUTS - 1 + 4  # and four shards
+
+
+def test_each_task_moves_the_head_and_a_second_run_does_not(
+    in_folder: tuple[SequenceSettings, SequenceResult],
+) -> None:
+    sequence, result = in_folder
+    store = sequence_store(sequence.store)
+    history = history_of(store, "tiny")
+    assert [entry.model.output for entry in history] == list(result.manifest.models[:0:-1])
+    assert set(history[0].lineage) == {
+        *result.manifest.models,
+        *result.manifest.pairs,
+        *result.manifest.fishers,
+        *result.manifest.scores,
+    }
+    assert history[0].actor.startswith("flow run ")
+    found = verify_store(store)
+    assert (found.damages, found.num_entries) == ((), 2)
+
+
+def test_a_refused_model_stops_the_sequence_and_an_override_lets_it_pass(
+    in_folder: tuple[SequenceSettings, SequenceResult],
+) -> None:
+    sequence, _ = in_folder
+    store = sequence_store(sequence.store)
+    gated = sequence.model_copy(update={"name": "gated", "gate": GatePolicy(min_gain=100)})
+    with pytest.raises(Refused, match="gated: the gate refused the model after warm: warm went"):
+        continual_sequence(sequence=gated)
+    assert head_of(store, "gated") is None
+    stopped = load_sequence_manifest(store, "gated")
+    assert (stopped.tasks, len(stopped.refused)) == (("warm",), 1)
+    passed = continual_sequence(sequence=gated, override="a test")
+    assert (passed.num_computed, passed.manifest.refused) == (1, ())
+    assert {entry.kind for entry in history_of(store, "gated")} == {"overridden"}
+    assert continual_sequence(sequence=gated).num_computed == 0, "a person's word holds"
+    assert len(history_of(store, "gated")) == 2
 
 
 def test_other_methods_share_what_they_have_in_common(

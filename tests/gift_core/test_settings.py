@@ -1,6 +1,7 @@
 """House rules of every settings class of the core, checked by walking over them."""
 
-from typing import get_origin
+from types import NoneType
+from typing import get_args, get_origin
 
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -9,25 +10,31 @@ from gift_core.alignment import Alignment
 from gift_core.collapse import CollapseSettings
 from gift_core.consolidation import Consolidation
 from gift_core.distillation import Distillation
+from gift_core.gate import GatePolicy
 from gift_core.objective import Objective
 from gift_core.settings import Settings
 from gift_core.training import FinetuneSettings
 
-CLASSES = [Alignment, CollapseSettings, Consolidation, Distillation, FinetuneSettings, Objective]
+CLASSES = [
+    Alignment, CollapseSettings, Consolidation, Distillation, FinetuneSettings, GatePolicy,
+    Objective,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("settings", CLASSES)
 def test_every_field_says_what_the_paper_says(settings: type[Settings]) -> None:
     for name, field in settings.model_fields.items():
         assert "(paper: " in (field.description or ""), name
-        assert field.default is not None, name
+        assert field.default is not None or NoneType in get_args(field.annotation), name
 
 
 @pytest.mark.parametrize("settings", CLASSES)
 def test_every_number_has_both_bounds(settings: type[Settings]) -> None:
     for name, schema in settings.model_json_schema()["properties"].items():
         annotation = settings.model_fields[name].annotation
-        if annotation not in (int, float):
+        if set(get_args(annotation)) & {int, float} and NoneType in get_args(annotation):
+            (schema,) = (each for each in schema["anyOf"] if each["type"] != "null")
+        elif annotation not in (int, float):
             assert get_origin(annotation) is not None or issubclass(annotation, BaseModel)
             continue
         assert {"minimum", "exclusiveMinimum"} & schema.keys(), name
@@ -45,6 +52,8 @@ def test_every_number_has_both_bounds(settings: type[Settings]) -> None:
         (Alignment, {"label_smoothing": 1.0}),
         (Consolidation, {"kind": "ewc"}),
         (Objective, {"released": "fixed"}),
+        (GatePolicy, {"max_drop_per_task": -0.1}),
+        (GatePolicy, {"min_gain": 101.0}),
         (FinetuneSettings, {"num_steps": 0}),
         (FinetuneSettings, {"learning_rate": 0.0}),
         (FinetuneSettings, {"betas": (0.9, 1.0)}),

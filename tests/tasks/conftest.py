@@ -85,12 +85,14 @@ def made_up_run(
     theta_0 = _model(store, method, None, None)
     models, pairs, fishers = [theta_0], [], []
     for number, task in enumerate(tasks):
-        models.append(_model(store, method, task, models[-1], number))
         if method == "gift":
             prompts = [
                 f"a photo of a {class_names[n % len(class_names)]}." for n in range(num_pairs)
             ]
             pairs.append(_pairs(store, task, prompts))
+        made = pairs[-1].digest if pairs else None
+        models.append(_model(store, method, task, models[-1], number, made))
+        if pairs:
             fishers.append(_fisher(store, models[-1], pairs[-1], number))
     rows = _accuracies(len(tasks), 0.5 if method == "gift" else 14.0)
     scores = [_scores(store, model, tasks, row) for model, row in zip(models, rows, strict=True)]
@@ -121,9 +123,15 @@ def history(num_steps: int, seed: int = 0, replays: bool = True) -> dict[str, li
 
 
 def _model(
-    store: ObjectStore, method: str, task: str | None, parent: ModelManifest | None, seed: int = 0
+    store: ObjectStore,
+    method: str,
+    task: str | None,
+    parent: ModelManifest | None,
+    seed: int = 0,
+    pairs: str | None = None,
 ) -> ModelManifest:
     inputs = {"parent": parent.digest, "data": "d" * 64} if parent else {"model": "a" * 64}
+    inputs |= {"pairs": pairs} if pairs else {}
     stage = "finetune" if parent else "pretrained"
     manifest = ModelManifest(
         **_base(stage, task or "pretrained", inputs, {"method": method} if parent else {}),

@@ -13,6 +13,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import Artifact
 
 from tasks import artifacts
+from tasks.curves import LOSS_TERMS, first_and_last
 from tasks.finetune import read_history
 from tasks.progress import Progress
 from tasks.report import report
@@ -89,8 +90,8 @@ def test_model_shows_curves_losses_and_time(run: MadeUpRun) -> None:
 
 def test_first_and_last_losses_are_means_of_a_tenth() -> None:
     """Steps 1 to 20 with loss = step: the first tenth is (1 + 2) / 2, the last (19 + 20) / 2."""
-    columns = {name: list(range(1, 21)) for name in ("step", *artifacts.LOSS_TERMS)}
-    assert artifacts.first_and_last(columns)[0] == ("Task", 1.5, 19.5)
+    columns = {name: list(range(1, 21)) for name in ("step", *LOSS_TERMS)}
+    assert first_and_last(columns)[0] == ("Task", 1.5, 19.5)
 
 
 def test_drift_is_a_row_a_block(run: MadeUpRun) -> None:

@@ -257,8 +257,8 @@ def test_manifest_is_golden(compared: tuple[MadeUpRun, SequenceManifest, str]) -
     assert stored == json.loads(run.store.read_bytes(f"{manifest.directory}/manifest.json"))
     assert sorted(stored) == [
         "files", "fishers", "inputs", "key", "matrix", "method", "metrics", "models", "name",
-        "pairs", "panel", "schema_version", "scores", "seed", "settings", "stage", "tasks",
-        "versions", "zero_shot",
+        "pairs", "panel", "refused", "schema_version", "scores", "seed", "settings", "stage",
+        "tasks", "versions", "zero_shot",
     ]  # fmt: skip
     assert stored["models"] == [f"{model.stage}/{model.key}" for model in run.models]
     assert [len(stored[key]) for key in ("pairs", "fishers", "scores")] == [2, 2, 3]

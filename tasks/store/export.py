@@ -1,0 +1,52 @@
+"""Export: the model at a sequence's head as a folder that open_clip opens."""
+
+import shutil
+from pathlib import Path
+from tempfile import mkdtemp
+
+from gift_core.errors import SettingsError, StoreError
+from tasks.manifests import ModelManifest
+from tasks.store.heads import HeadEntry, head_of, list_sequences
+from tasks.store.objects import ObjectStore
+from tasks.store.outputs import fetch_output, find_output
+
+
+def need_head(store: ObjectStore, sequence: str) -> HeadEntry:
+    """Read the head of a sequence; SettingsError naming the known ones when there is none."""
+    head = head_of(store, sequence)
+    if head is None:
+        known = ", ".join(list_sequences(store)) or "none yet"
+        raise SettingsError(f"{sequence} has no head in {store.url}; sequences with one: {known}")
+    return head
+
+
+def export_head(store: ObjectStore, sequence: str, folder: Path) -> HeadEntry:
+    """Put the head's model into a new folder in `local-dir:` form, each file verified.
+
+    The folder appears whole or not at all. Raises SettingsError when it is there and not empty or
+    the sequence has no head, StoreError when the model is missing or altered.
+    """
+    head = need_head(store, sequence)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SettingsError(f"{folder} exists and is not an empty folder; name a new one")
+    manifest = find_output(store, ModelManifest, *head.model.output.split("/"))
+    if manifest is None or manifest.digest != head.model.digest:
+        state = "is missing or damaged" if manifest is None else "was edited"
+        raise StoreError(
+            f"{store.url}/outputs/{head.model.output} {state}; run `gift verify`, then roll back "
+            "or run the sequence again"
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            fetch_output(store, manifest, made)
+            made.chmod(0o755)
+            made.replace(folder)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    except OSError as error:
+        raise SettingsError(
+            f"{folder}: cannot be written ({error.strerror}); name another folder"
+        ) from None
+    return head

@@ -1,0 +1,178 @@
+"""Heads and their histories as they are stored, and reading them without trusting them.
+
+    heads/<sequence>/head.json                the pointer, moved by compare-and-swap
+    heads/<sequence>/entries/<digest>.json    immutable: what the head was, why, and what before it
+
+A history is a chain: each entry names the one before by its digest, so nobody can rewrite it
+unseen.
+"""
+
+import re
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from gift_core.errors import SettingsError, StoreError
+from gift_core.gate import Verdict
+from tasks.manifests import OutputReference, Record, canonical_json, sha256_hex
+from tasks.store.objects import ObjectStore
+
+HEADS = "heads"
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Kind = Literal["promoted", "rolled-back", "overridden"]
+R = TypeVar("R", bound=Record)
+
+
+class ModelReference(Record):
+    """A model of the store, and the digest that its manifest must have."""
+
+    output: OutputReference
+    digest: Digest
+
+
+class Candidate(Record):
+    """A model that may become a head, with all that it came from: output to manifest digest."""
+
+    model: ModelReference
+    lineage: dict[OutputReference, Digest]
+
+
+class HeadEntry(Record):
+    """What a head was from `time` on; `number` counts from 1, `previous` is a digest.
+
+    `verdict` is the gate's, None where it was not asked. `restored` is the number of the entry
+    that a rollback went back to. `attempt` tells two tries of the same from another.
+    """
+
+    schema_version: int = 1
+    sequence: str
+    number: int = Field(ge=1)
+    kind: Kind
+    model: ModelReference
+    lineage: dict[OutputReference, Digest]
+    previous: Digest | None
+    verdict: Verdict | None
+    reason: str
+    actor: str
+    time: str
+    restored: int | None = None
+    attempt: str
+
+    @property
+    def content(self) -> bytes:
+        """The bytes that are stored."""
+        return canonical_json(self.model_dump(mode="json")) + b"\n"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the stored bytes: the entry's name."""
+        return sha256_hex(self.content)
+
+
+class Pointer(Record):
+    """Which entry is the head."""
+
+    sequence: str
+    number: int
+    entry: Digest
+    attempt: str
+
+    @property
+    def content(self) -> bytes:
+        """The bytes that are stored."""
+        return canonical_json(self.model_dump(mode="json")) + b"\n"
+
+
+def list_sequences(store: ObjectStore) -> list[str]:
+    """The names of all sequences that have a head, sorted."""
+    paths = [path.split("/") for path in store.list(HEADS)]
+    return sorted(parts[1] for parts in paths if len(parts) == 3 and parts[2] == "head.json")
+
+
+def head_of(store: ObjectStore, sequence: str) -> HeadEntry | None:
+    """Read the head of a sequence; None when it has none, StoreError when it cannot be trusted."""
+    return read_head(store, sequence)[0]
+
+
+def history_of(store: ObjectStore, sequence: str) -> list[HeadEntry]:
+    """Read the whole history, newest first; StoreError where the chain is broken or altered."""
+    head = head_of(store, sequence)
+    return chain(store, head) if head else []
+
+
+def chain(store: ObjectStore, head: HeadEntry) -> list[HeadEntry]:
+    """Follow a head to its first entry; StoreError where the chain is broken or altered."""
+    chain = [head]
+    while (entry := before(store, chain[-1])) is not None:
+        chain.append(entry)
+    return chain
+
+
+def before(store: ObjectStore, entry: HeadEntry) -> HeadEntry | None:
+    """Read the entry before; None for the first, StoreError where the chain is broken."""
+    if (entry.previous is None) != (entry.number == 1):
+        raise StoreError(
+            f"the history of {entry.sequence} in {store.url} is broken at entry {entry.number}; "
+            "restore heads/ from a backup"
+        )
+    if entry.previous is None:
+        return None
+    return _read_entry(store, entry.sequence, entry.previous, entry.number - 1)
+
+
+def read_head(store: ObjectStore, sequence: str) -> tuple[HeadEntry | None, str | None]:
+    """Read the head with the version of its pointer, both None where there is none."""
+    path = pointer_path(sequence)
+    found = store.read_versioned(path)
+    if found is None:
+        return None, None
+    pointer = _parse(Pointer, found[0], f"{store.url}/{path}")
+    if pointer.sequence != sequence:
+        raise StoreError(f"{store.url}/{path} is that of {pointer.sequence}; put its own back")
+    return _read_entry(store, sequence, pointer.entry, pointer.number), found[1]
+
+
+def _read_entry(store: ObjectStore, sequence: str, digest: str, number: int) -> HeadEntry:
+    path = entry_path(sequence, digest)
+    data = store.read_bytes(path)
+    if sha256_hex(data) != digest:
+        raise StoreError(
+            f"{store.url}/{path} was altered: its SHA-256 is {sha256_hex(data)}; "
+            "restore it from a backup"
+        )
+    entry = _parse(HeadEntry, data, f"{store.url}/{path}")
+    if (entry.sequence, entry.number) != (sequence, number):
+        raise StoreError(
+            f"{store.url}/{path} is entry {entry.number} of {entry.sequence}, not {number} of "
+            f"{sequence}; restore heads/ from a backup"
+        )
+    return entry
+
+
+def _parse(kind: type[R], data: bytes, where: str) -> R:
+    try:
+        return kind.model_validate_json(data, strict=True)
+    except ValidationError as error:
+        raise StoreError(
+            f"{where} cannot be read ({error.errors()[0]['msg']}); restore it from a backup"
+        ) from None
+
+
+def pointer_path(sequence: str) -> str:
+    """Where the pointer is; SettingsError for a name that no sequence may have."""
+    return f"{HEADS}/{_checked(sequence)}/head.json"
+
+
+def entry_path(sequence: str, digest: str) -> str:
+    """Where an entry is; SettingsError for a name that no sequence may have."""
+    return f"{HEADS}/{_checked(sequence)}/entries/{digest}.json"
+
+
+def _checked(sequence: str) -> str:
+    """The name, when it is one that a sequence may have: it becomes a part of paths."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", sequence):
+        raise SettingsError(
+            f"{sequence!r} is no name of a sequence: lower-case letters, digits, - and _"
+        )
+    return sequence

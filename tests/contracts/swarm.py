@@ -1,0 +1,84 @@
+"""Eight processes at once on one store; run as a program, so that no thread is there to fork.
+
+    python -m tests.contracts.swarm URL ACT
+
+ACT is `count` (a counter raised by compare-and-swap) or `promote` (a head moved by the registry).
+"""
+
+import os
+import random
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from tasks.manifests import sha256_hex
+from tasks.store import s3
+from tasks.store.address import open_store
+from tasks.store.heads import Candidate, ModelReference
+from tasks.store.objects import ObjectStore
+from tasks.store.registry import promote
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_PROCESSES, NUM_TIMES = 8, 50
+s3.S3Store("s3://imported/before-the-fork")
+
+
+def swarm(url: str, act: str) -> None:
+    """Run the act in NUM_PROCESSES processes, NUM_TIMES each; AssertionError when one fails."""
+    command = [sys.executable, "-m", "tests.contracts.swarm", url, act]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def count(store: ObjectStore, _worker: int, _number: int) -> None:
+    """Raise a counter by one: no two versions of it are equal."""
+    while True:
+        found = store.read_versioned("counter")
+        value = int(found[0]) if found else 0
+        if store.compare_and_swap("counter", str(value + 1).encode(), found[1] if found else None):
+            return
+        time.sleep(random.uniform(0, 0.1))  # noqa: S311 - no secret
+
+
+def promote_one(store: ObjectStore, worker: int, number: int) -> None:
+    """Make a model of its own the head."""
+    promoted = promote(
+        store, "raced", candidate(worker, number), reason=f"{number}", actor=f"{worker}"
+    )
+    assert promoted is not None
+
+
+def candidate(worker: int, number: int) -> Candidate:
+    """A made-up model; nobody looks at its files here."""
+    key = sha256_hex(f"{worker} {number}".encode())
+    model = ModelReference(output=f"finetune/{key}", digest=key)
+    return Candidate(model=model, lineage={model.output: key})
+
+
+ACTS = {"count": count, "promote": promote_one}
+
+
+def main(url: str, act: str) -> int:
+    """Fork, work, wait; the number of processes that failed."""
+    children = []
+    for worker in range(NUM_PROCESSES):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                store = open_store(url)
+                for number in range(NUM_TIMES):
+                    ACTS[act](store, worker, number)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        children.append(child)
+    return sum(os.waitpid(child, 0)[1] != 0 for child in children)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
