@@ -97,7 +97,7 @@ def test_named_model_with_a_weights_file(tmp_path: Path, small_named: tuple[str,
     export_pretrained(settings, tmp_path)
     loaded = load_encoder(tmp_path, CPU)
     for key, tensor in load_file(weights).items():
-        assert torch.equal(loaded.model.state_dict()[key], tensor)
+        assert torch.equal(loaded.model.clip.state_dict()[key], tensor)
     assert loaded.tokenize(["a cat"]).shape == (1, 77)
 
 
