@@ -1,7 +1,7 @@
 """Heads and their histories as they are stored, and reading them without trusting them.
 
-    heads/<sequence>/head.json                the pointer, moved by compare-and-swap
-    heads/<sequence>/entries/<digest>.json    immutable: what the head was, why, and what before it
+    heads/<sequence>/head.json                the entry of the head, replaced by compare-and-swap
+    heads/<sequence>/entries/<digest>.json    immutable: what the head was before
 
 A history is a chain: each entry names the one before by its digest, so nobody can rewrite it
 unseen.
@@ -70,13 +70,11 @@ class HeadEntry(Record):
         return sha256_hex(self.content)
 
 
-class Pointer(Record):
-    """Which entry is the head."""
+class Head(Record):
+    """The entry that is the head, with its digest: nothing else would tell that it was altered."""
 
-    sequence: str
-    number: int
-    entry: Digest
-    attempt: str
+    entry: HeadEntry
+    digest: Digest
 
     @property
     def content(self) -> bytes:
@@ -122,30 +120,36 @@ def before(store: ObjectStore, entry: HeadEntry) -> HeadEntry | None:
 
 
 def read_head(store: ObjectStore, sequence: str) -> tuple[HeadEntry | None, str | None]:
-    """Read the head with the version of its pointer, both None where there is none."""
-    path = pointer_path(sequence)
+    """Read the head with the version of its object, both None where there is none."""
+    path = head_path(sequence)
     found = store.read_versioned(path)
     if found is None:
         return None, None
-    pointer = _parse(Pointer, found[0], f"{store.url}/{path}")
-    if pointer.sequence != sequence:
-        raise StoreError(f"{store.url}/{path} is that of {pointer.sequence}; put its own back")
-    return _read_entry(store, sequence, pointer.entry, pointer.number), found[1]
+    head = _parse(Head, found[0], f"{store.url}/{path}")
+    return _trusted(head.entry, head.digest, sequence, f"{store.url}/{path}"), found[1]
 
 
 def _read_entry(store: ObjectStore, sequence: str, digest: str, number: int) -> HeadEntry:
-    path = entry_path(sequence, digest)
-    data = store.read_bytes(path)
-    if sha256_hex(data) != digest:
+    where = f"{store.url}/{entry_path(sequence, digest)}"
+    data = store.read_bytes(entry_path(sequence, digest))
+    entry = _trusted(_parse(HeadEntry, data, where), digest, sequence, where)
+    if entry.number != number:
         raise StoreError(
-            f"{store.url}/{path} was altered: its SHA-256 is {sha256_hex(data)}; "
+            f"{where} is entry {entry.number}, not {number}; restore heads/ from a backup"
+        )
+    return entry
+
+
+def _trusted(entry: HeadEntry, digest: str, sequence: str, where: str) -> HeadEntry:
+    """The entry, when it is what was stored and belongs to the sequence; StoreError otherwise."""
+    if entry.digest != digest:
+        raise StoreError(
+            f"{where} was altered: its SHA-256 is {entry.digest}, not {digest}; "
             "restore it from a backup"
         )
-    entry = _parse(HeadEntry, data, f"{store.url}/{path}")
-    if (entry.sequence, entry.number) != (sequence, number):
+    if entry.sequence != sequence:
         raise StoreError(
-            f"{store.url}/{path} is entry {entry.number} of {entry.sequence}, not {number} of "
-            f"{sequence}; restore heads/ from a backup"
+            f"{where} is that of {entry.sequence}, not of {sequence}; restore heads/ from a backup"
         )
     return entry
 
@@ -159,8 +163,8 @@ def _parse(kind: type[R], data: bytes, where: str) -> R:
         ) from None
 
 
-def pointer_path(sequence: str) -> str:
-    """Where the pointer is; SettingsError for a name that no sequence may have."""
+def head_path(sequence: str) -> str:
+    """Where the head is; SettingsError for a name that no sequence may have."""
     return f"{HEADS}/{_checked(sequence)}/head.json"
 
 

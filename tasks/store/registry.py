@@ -1,7 +1,7 @@
 """The registry: each sequence has a head, the model that production may use, and its history.
 
-Going back is a new entry: history is never rewritten. An entry is written first, then the pointer
-is moved; an entry whose pointer was not moved is removed again, and no history names it.
+Going back is a new entry: history is never rewritten. The head is laid among the entries first, then
+replaced: whoever is killed or comes too late leaves nothing that is not history already.
 """
 
 import random
@@ -14,20 +14,20 @@ from gift_core.errors import SettingsError, StoreError
 from gift_core.gate import Verdict
 from tasks.store.heads import (
     Candidate,
+    Head,
     HeadEntry,
     Kind,
-    Pointer,
     before,
     chain,
     entry_path,
-    pointer_path,
+    head_path,
     read_head,
 )
 from tasks.store.objects import ObjectStore
 
 MAX_ATTEMPTS = 100
 MAX_UNKNOWN = 5
-"""Connections lost in a row while the pointer is moved, before the caller is told."""
+"""Connections lost in a row while the head is moved, before the caller is told."""
 _WAIT_SECONDS = 0.05
 
 
@@ -157,10 +157,10 @@ def _advance(
         entry = build(head)
         if entry is None:
             return None
-        store.put_if_absent(entry_path(sequence, entry.digest), entry.content)
+        if head is not None:
+            store.put_if_absent(entry_path(sequence, head.digest), head.content)
         if _move(store, entry, version):
             return entry
-        store.delete(entry_path(sequence, entry.digest))
         # The longer the queue, the longer the wait: who is too early costs everybody a request.
         time.sleep(random.uniform(0, min(1.0, 2 * _WAIT_SECONDS * 2**attempt)))  # noqa: S311
     raise StoreError(
@@ -169,17 +169,15 @@ def _advance(
 
 
 def _move(store: ObjectStore, entry: HeadEntry, version: str | None) -> bool:
-    """Move the pointer to an entry, whatever becomes of the answers; False when it is too late.
+    """Make an entry the head, whatever becomes of the answers; False when it is too late.
 
-    The pointer holds the entry's digest, and that the attempt's number, so reading it again tells
-    who came first. While it has not moved, the same request may still be under way: it is repeated.
+    The head holds its own digest, and with it the attempt's number, so reading it again tells who
+    came first. While it has not moved, the same request may still be under way: it is repeated.
     """
-    pointer = Pointer(
-        sequence=entry.sequence, number=entry.number, entry=entry.digest, attempt=entry.attempt
-    )
+    path, content = head_path(entry.sequence), Head(entry=entry, digest=entry.digest).content
     for attempt in range(MAX_UNKNOWN):
         try:
-            if store.compare_and_swap(pointer_path(entry.sequence), pointer.content, version):
+            if store.compare_and_swap(path, content, version):
                 return True
         except StoreError:
             if attempt == MAX_UNKNOWN - 1:
@@ -189,7 +187,7 @@ def _move(store: ObjectStore, entry: HeadEntry, version: str | None) -> bool:
         if now != version:
             return _holds(store, head, entry)
     raise StoreError(
-        f"{store.url}/{pointer_path(entry.sequence)} does not take the version that it tells; "
+        f"{store.url}/{path} does not take the version that it tells; "
         "run `gift status` once the store is well"
     )
 
