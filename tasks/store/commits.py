@@ -1,4 +1,4 @@
-"""Committing an output: its files, its run record and last its manifest, of which one stands."""
+"""Committing an output: its run record, its files and last its manifest, of which one stands."""
 
 import hashlib
 import secrets
@@ -25,7 +25,7 @@ MAX_REPAIRS = 20
 
 
 def commit_output(store: ObjectStore, manifest: M, local_dir: Path, record: RunRecord) -> M:
-    """Store the files of a folder, the run record and last the manifest; what counts is returned.
+    """Store the run record, the files of a folder and last the manifest; what counts is returned.
 
     Files that `manifest` names already (objects of other outputs) stay in front. A valid manifest
     that another process committed meanwhile is adopted. Raises StoreError.
@@ -45,9 +45,10 @@ def commit_output(store: ObjectStore, manifest: M, local_dir: Path, record: RunR
     )
     complete = manifest.model_copy(update={"files": manifest.files + made})
     _void(store, manifest)
+    # The record comes first: `gift gc` then leaves files of a lost run that are about to be used.
+    store.replace_bytes(f"{manifest.directory}/run.json", _json(record))
     for ref, name in zip(made, names, strict=True):
         _put_verified(store, ref, local_dir / name)
-    store.replace_bytes(f"{manifest.directory}/run.json", _json(record))
     return _settle(store, complete)
 
 
