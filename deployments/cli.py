@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from deployments.embedded import set_embedded_defaults
-from deployments.registry_cli import checked_reason, registry
+from deployments.registry_cli import Block, checked_reason, open_at, registry
 from gift_core.errors import GiftError, Refused
 
 if TYPE_CHECKING:
@@ -71,16 +71,15 @@ def run(
 def report(
     name: Annotated[str, typer.Argument(help="Name of a sequence that was run")],
     store: StoreUrl = None,
+    block: Block = None,
     output: Annotated[
         Path | None, typer.Option(help="Write the HTML report to this file as well")
     ] = None,
 ) -> None:
     """Print the accuracy matrix and metrics of a sequence, and where its report is."""
-    from flows.storage import sequence_store
     from tasks.report import load_sequence_manifest, render_report, report_address
-    from tasks.sequence import StoreSettings
 
-    objects = sequence_store(StoreSettings(url=store) if store else StoreSettings())
+    objects = open_at(store, block)
     manifest = load_sequence_manifest(objects, name)
     show(manifest)
     if output is not None:

@@ -19,6 +19,10 @@ registry = typer.Typer()
 StoreUrl = Annotated[
     str | None, typer.Option("--store", help="A folder or s3://bucket/prefix (.gift/store)")
 ]
+Block = Annotated[
+    str | None,
+    typer.Option("--block", help="A Prefect remote-file-system block with the store's credentials"),
+]
 Name = Annotated[str, typer.Argument(help="Name of a sequence")]
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the history")]
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -26,11 +30,11 @@ _MAX_REASON = 500
 
 
 @registry.command()
-def status(store: StoreUrl = None) -> None:
+def status(store: StoreUrl = None, block: Block = None) -> None:
     """List the sequences of a store with their heads: task, time, model."""
     from tasks.store.heads import head_of, list_sequences
 
-    objects = open_at(store)
+    objects = open_at(store, block)
     names = list_sequences(objects)
     for name in names:
         head = head_of(objects, name)
@@ -41,12 +45,12 @@ def status(store: StoreUrl = None) -> None:
 
 
 @registry.command()
-def log(name: Name, store: StoreUrl = None) -> None:
+def log(name: Name, store: StoreUrl = None, block: Block = None) -> None:
     """Print what the head of a sequence was, newest first: when, why, by whom."""
     from tasks.store.export import need_head
     from tasks.store.heads import chain
 
-    objects = open_at(store)
+    objects = open_at(store, block)
     for entry in chain(objects, need_head(objects, name)):
         typer.echo(_told(objects, entry))
         typer.echo(f"    by {plain(entry.actor)}: {plain(entry.reason) or 'no reason given'}")
@@ -60,12 +64,13 @@ def promote(
     model: Annotated[str, typer.Argument(help="finetune/KEY; the key's beginning is enough")],
     reason: Reason,
     store: StoreUrl = None,
+    block: Block = None,
 ) -> None:
     """Make a model of the store the head of a sequence, without asking the gate."""
     from tasks.store import registry as heads
     from tasks.store.inventory import candidate_of, find_model, take_inventory
 
-    objects = open_at(store)
+    objects = open_at(store, block)
     inventory = take_inventory(objects)
     candidate = candidate_of(inventory, find_model(inventory, model))
     entry = heads.promote(objects, name, candidate, reason=checked_reason(reason), actor=actor())
@@ -80,21 +85,22 @@ def rollback(
         int | None, typer.Option(help="Number of an entry (default: the one before)")
     ] = None,
     store: StoreUrl = None,
+    block: Block = None,
 ) -> None:
     """Make an earlier model the head again; the history says so and keeps what was."""
     from tasks.store import registry as heads
 
-    objects = open_at(store)
+    objects = open_at(store, block)
     entry = heads.rollback(objects, name, to=to, reason=checked_reason(reason), actor=actor())
     _say(objects, name, entry)
 
 
 @registry.command()
-def verify(store: StoreUrl = None) -> None:
+def verify(store: StoreUrl = None, block: Block = None) -> None:
     """Hash everything anew that heads, reports and manifests reach; exit code 1 for damage."""
     from tasks.store.verify import verify_store
 
-    objects = open_at(store)
+    objects = open_at(store, block)
     found = verify_store(objects)
     for damage in found.damages:
         typer.echo(f"{damage.path}: {damage.problem}")
@@ -110,6 +116,7 @@ def verify(store: StoreUrl = None) -> None:
 @registry.command()
 def gc(
     store: StoreUrl = None,
+    block: Block = None,
     delete: Annotated[bool, typer.Option("--delete", help="Remove it; else only list it")] = False,
     older_than: Annotated[
         str, typer.Option(help="Spare what was written or used within this time: 7d, 12h, 30m")
@@ -118,19 +125,26 @@ def gc(
     """List what no head, no report and no running stage reaches; remove it with --delete."""
     from tasks.store.sweep import find_unreferenced, sweep
 
-    objects, seconds = open_at(store), seconds_of(older_than)
+    seconds = seconds_of(older_than)
+    objects = open_at(store, block)
     found = find_unreferenced(objects, seconds)
-    for each in found:
-        typer.echo(f"{each.what}: {len(each.paths)} objects, {each.num_bytes / 1e6:,.1f} MB")
-    total = f"{sum(each.num_bytes for each in found) / 1e6:,.1f} MB"
-    num_objects = sum(len(each.paths) for each in found)
-    if not found:
+    for each in found.groups:
+        typer.echo(f"{plain(each.what)}: {len(each.paths)} objects, {each.num_bytes / 1e6:,.1f} MB")
+    for left in found.leftovers:
+        typer.echo(f"left by a killed writer, {plain(left.name)}: {left.num_bytes / 1e6:,.1f} MB")
+    if found.runs:
+        typer.echo(
+            f"runs under way: {len(found.runs)}; what they have made or found is spared, as is all "
+            f"that was written or found within {found.spared_seconds:,.0f} s"
+        )
+    total = f"{found.num_bytes / 1e6:,.1f} MB"
+    if not found.num_objects:
         typer.echo("nothing to remove")
     elif delete:
-        removed = sweep(objects, found, seconds)
-        typer.echo(f"{removed} of {num_objects} objects removed, {total} were listed")
+        removed = sweep(objects, found)
+        typer.echo(f"{removed} of {found.num_objects} objects removed, {total} were listed")
     else:
-        typer.echo(f"{num_objects} objects, {total}; nothing was removed, give --delete to do it")
+        typer.echo(f"{found.num_objects} objects, {total}; nothing was removed, give --delete")
 
 
 @registry.command()
@@ -138,18 +152,24 @@ def export(
     name: Name,
     folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet")],
     store: StoreUrl = None,
+    block: Block = None,
 ) -> None:
     """Put the head's model into a folder that open_clip opens, every file verified."""
     from tasks.store.export import export_head
 
-    objects = open_at(store)
+    objects = open_at(store, block)
     head = export_head(objects, name, folder)
     typer.echo(f"{name}: {_told(objects, head)}")
     typer.echo(f'Open it: open_clip.create_model_and_transforms("local-dir:{folder}")')
 
 
-def open_at(url: str | None) -> "ObjectStore":
-    """The store of an address, or the default one; SettingsError for a bad address."""
+def open_at(url: str | None, block: str | None = None) -> "ObjectStore":
+    """The store of an address, or the default one; SettingsError for a bad address or block."""
+    if block is not None:
+        from flows.storage import sequence_store  # Prefect takes seconds: only where it is asked
+        from tasks.sequence import StoreSettings
+
+        return sequence_store(StoreSettings(url=url or ".gift/store", block=block))
     from tasks.store.address import open_store
 
     return open_store(url or ".gift/store")

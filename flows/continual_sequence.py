@@ -12,6 +12,7 @@ from flows.storage import sequence_store
 from gift_core.errors import SettingsError
 from tasks.check import check_sequence
 from tasks.sequence import SequenceSettings, load_sequence
+from tasks.store.leases import in_use
 
 SequenceFile = Annotated[
     str | None, Field(description="A sequence file (YAML); read where no sequence is given below")
@@ -43,20 +44,22 @@ def continual_sequence(
     Raises Refused, after the report, when the gate does not let a model pass.
     """
     settings = _settings(file, sequence)
-    plan = check_sequence(settings, sequence_store(settings.store))
-    stage = stages_for(plan, override)  # each a run of its own, skipped when its output stands
-    model = stage.pretrained()  # theta_0
-    stage.evaluate(model)  # the zero-shot row
-    for task in plan.tasks:
-        pairs = stage.synthesize(task)  # what was known before, as pictures and prompts
-        learnt = stage.finetune(task, model, pairs)  # teacher = anchor = theta_{t-1}
-        stage.estimate_fisher(learnt, model, pairs)  # what matters now, and what moved
-        stage.evaluate(learnt)  # the row after this task
-        if not stage.promote(learnt):  # is the head now, or the gate refused it
-            break
-        model = learnt
-    result = stage.report()
-    get_run_logger().info(result.summary)
+    store = sequence_store(settings.store)
+    plan = check_sequence(settings, store)
+    with in_use(store):  # `gift gc` spares what is made or found from here on
+        stage = stages_for(plan, override)  # each a run of its own, skipped when its output stands
+        model = stage.pretrained()  # theta_0
+        stage.evaluate(model)  # the zero-shot row
+        for task in plan.tasks:
+            pairs = stage.synthesize(task)  # what was known before, as pictures and prompts
+            learnt = stage.finetune(task, model, pairs)  # teacher = anchor = theta_{t-1}
+            stage.estimate_fisher(learnt, model, pairs)  # what matters now, and what moved
+            stage.evaluate(learnt)  # the row after this task
+            if not stage.promote(learnt):  # is the head now, or the gate refused it
+                break
+            model = learnt
+        result = stage.report()
+        get_run_logger().info(result.summary)
     return result.unless_refused()
 
 

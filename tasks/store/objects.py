@@ -11,11 +11,12 @@ import hashlib
 import re
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gift_core.errors import StoreError
 from tasks.store.failures import altered, explained, not_exclusive, not_swapping
+from tasks.store.leftovers import Leftover, temporary_files
 from tasks.store.local_files import (
     TEMPORARY_PREFIX,
     create_atomically,
@@ -116,6 +117,14 @@ class ObjectStore(ABC):
     @abstractmethod
     def check(self) -> None:
         """StoreError unless the store answers, can be written and honours its conditions."""
+
+    @abstractmethod
+    def leftovers(self) -> Sequence[Leftover]:
+        """List what killed writers left and no reader sees."""
+
+    @abstractmethod
+    def discard(self, leftover: Leftover) -> None:
+        """Remove one of them; nothing happens when it is gone."""
 
     def exists(self, path: str) -> bool:
         """Whether there is such an object."""
@@ -237,6 +246,16 @@ class FolderStore(ObjectStore):
             raise not_exclusive(self.url)
         if not swaps:
             raise not_swapping(self.url)
+
+    def leftovers(self) -> Sequence[Leftover]:
+        """See ObjectStore."""
+        with explained("list", self.url):
+            return list(temporary_files(self.root))
+
+    def discard(self, leftover: Leftover) -> None:
+        """See ObjectStore."""
+        with explained("delete", f"{self.url}/{leftover.name}"):
+            (self.root / leftover.name).unlink(missing_ok=True)
 
     def _file(self, path: str) -> Path:
         return self.root / checked_path(path)

@@ -5,10 +5,10 @@
     outputs/<stage>/<key>/<digest of the files>/<file>   immutable
 
 Two processes that make the same output write to the same names or, when their bytes differ, to
-different folders; the first manifest decides, and the second process adopts it.
+different folders; the first manifest decides, and the second process adopts it. So it is when they
+repair an output that no longer counts: one manifest is put in place of it, by compare-and-swap.
 """
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -24,25 +24,23 @@ from pydantic import ValidationError
 
 from gift_core.errors import StoreError
 from tasks.manifests import (
-    SCHEMA_VERSION,
     FileRef,
     Json,
     Manifest,
     RunRecord,
-    canonical_json,
     output_directory,
     output_key,
     sha256_hex,
 )
+from tasks.store.commits import commit_output, judged, manifest_path
 from tasks.store.failures import altered
-from tasks.store.objects import ObjectStore, checked_path
+from tasks.store.objects import ObjectStore
 
 M = TypeVar("M", bound=Manifest)
 
 LIBRARIES = (
     "torch", "open_clip_torch", "diffusers", "transformers", "pyarrow", "gift-continual",
 )  # fmt: skip
-RENEW_SECONDS = 600
 _NUM_LAYOUT_PARTS = 4  # outputs/<stage>/<key>/<digest of the files>
 
 logger = logging.getLogger(__name__)
@@ -101,8 +99,7 @@ def run_output(
     when `make` changed the key, and what `make` raises.
     """
     found = find_output(store, type(manifest), manifest.stage, manifest.key)
-    if found is not None:
-        _touch(store, found)
+    if found is not None and _touch(store, found):
         return Produced(found, reused=True)
     started, clock = datetime.now(UTC), time.perf_counter()
     with TemporaryDirectory(prefix="gift-", dir=scratch) as folder:
@@ -119,12 +116,17 @@ def run_output(
         return Produced(commit_output(store, made, Path(folder), record), reused=False)
 
 
-def _touch(store: ObjectStore, manifest: Manifest) -> None:
-    """Write the run record anew, as it is, so that `gift gc` sees that the output is in use."""
+def _touch(store: ObjectStore, manifest: M) -> bool:
+    """Write the run record anew, as it is, so that `gift gc` sees that the output is in use.
+
+    Always, because nobody knows here what time it is at the store. False when the output was
+    removed meanwhile: a sweep that sees the touch puts the manifest back, one that does not has
+    removed it before.
+    """
     where = f"{manifest.directory}/run.json"
-    written = store.modified(where)
-    if written is not None and abs(time.time() - written) > RENEW_SECONDS:
-        store.replace_bytes(where, store.read_bytes(where))
+    found = store.read_versioned(where)
+    store.replace_bytes(where, found[0] if found else b"{}\n")
+    return store.exists(manifest_path(manifest))
 
 
 def find_output(store: ObjectStore, manifest_class: type[M], stage: str, key: str) -> M | None:
@@ -134,78 +136,15 @@ def find_output(store: ObjectStore, manifest_class: type[M], stage: str, key: st
     those who read the files. Raises StoreError when the store cannot be reached.
     """
     where = f"{output_directory(stage, key)}/manifest.json"
-    if not store.exists(where):
+    found = store.read_versioned(where)
+    if found is None:
         return None
-    try:
-        manifest = manifest_class.model_validate_json(store.read_bytes(where), strict=True)
-    except ValidationError as error:
-        problem = "; ".join(f"{item['loc']}: {item['msg']}" for item in error.errors())
-    else:
-        problem = _problem(store, manifest, stage, key)
-        if not problem:
-            return manifest
-    logger.warning("%s/%s does not count, the work is done again: %s", store.url, where, problem)
-    return None
-
-
-def _problem(store: ObjectStore, manifest: Manifest, stage: str, key: str) -> str:
-    """What is wrong with a stored manifest, "" for nothing."""
-    if manifest.schema_version != SCHEMA_VERSION:
-        return (
-            f"its schema_version is {manifest.schema_version}, this release reads {SCHEMA_VERSION}"
+    manifest, problem = judged(store, found[0], manifest_class, stage, key)
+    if manifest is None:
+        logger.warning(
+            "%s/%s does not count, the work is done again: %s", store.url, where, problem
         )
-    if (manifest.stage, manifest.key) != (stage, key):
-        return f"it is that of {manifest.stage} {manifest.key}"
-    for ref in manifest.files:
-        try:
-            checked_path(ref.path)
-        except StoreError as error:
-            return str(error)
-        num_bytes = store.size(ref.path)
-        if num_bytes != ref.num_bytes:
-            found = "is missing" if num_bytes is None else f"has {num_bytes} bytes"
-            return f"{ref.path} {found}, expected {ref.num_bytes} bytes"
-    return ""
-
-
-def commit_output(store: ObjectStore, manifest: M, local_dir: Path, record: RunRecord) -> M:
-    """Store the files of a folder, the run record and last the manifest; what counts is returned.
-
-    Files that `manifest` names already (objects of other outputs) stay in front. A valid manifest
-    that another process committed meanwhile is adopted. Raises StoreError.
-    """
-    names = sorted(
-        path.relative_to(local_dir).as_posix() for path in local_dir.rglob("*") if path.is_file()
-    )
-    digests = {name: _file_digest(local_dir / name) for name in names}
-    content = sha256_hex(canonical_json(list(digests.items())))
-    made = tuple(
-        FileRef(
-            path=f"{manifest.directory}/{content[:16]}/{name}",
-            sha256=digests[name],
-            num_bytes=(local_dir / name).stat().st_size,
-        )
-        for name in names
-    )
-    complete = manifest.model_copy(update={"files": manifest.files + made})
-    for ref, name in zip(made, names, strict=True):
-        _put_verified(store, ref, local_dir / name)
-    store.replace_bytes(f"{manifest.directory}/run.json", _json(record))
-    where = f"{manifest.directory}/manifest.json"
-    if store.put_if_absent(where, _json(complete)):
-        return complete
-    adopted = find_output(store, type(manifest), manifest.stage, manifest.key)
-    if adopted is None:
-        store.replace_bytes(where, _json(complete))
-        adopted = complete
-    return adopted
-
-
-def _put_verified(store: ObjectStore, ref: FileRef, source: Path) -> None:
-    """Upload a file unless the store has it; one of equal size and other bytes is replaced."""
-    if store.size(ref.path) == ref.num_bytes and _object_digest(store, ref.path) == ref.sha256:
-        return
-    store.upload(ref.path, source)
+    return manifest
 
 
 def read_verified(store: ObjectStore, ref: FileRef) -> bytes:
@@ -260,19 +199,3 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _object_digest(store: ObjectStore, path: str) -> str:
-    digest = hashlib.sha256()
-    for chunk in store.read_chunks(path):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _json(record: Manifest | RunRecord) -> bytes:
-    return canonical_json(record.model_dump(mode="json")) + b"\n"

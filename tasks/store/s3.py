@@ -6,7 +6,7 @@ with one layer of retries (its own would multiply botocore's).
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from s3fs import S3FileSystem
 
 from gift_core.errors import SettingsError, StoreError
 from tasks.store.failures import missing, not_exclusive, not_swapping
+from tasks.store.leftovers import Leftover, abort_upload, unfinished_uploads
 from tasks.store.local_files import TEMPORARY_PREFIX
 from tasks.store.objects import CHUNK_BYTES, ObjectStore, checked_path, probe_name
 from tasks.store.s3_conditions import code, honoured, put_if, read_with_etag, seconds_for
@@ -170,6 +171,20 @@ class S3Store(ObjectStore):
 
     def __reduce__(self) -> tuple[type["S3Store"], tuple[str, dict[str, Any]]]:
         return S3Store, (self.url, self.options)
+
+    def leftovers(self) -> Sequence[Leftover]:
+        """See ObjectStore; asked once a sweep."""
+        with self._explained("list the unfinished uploads of", ""):
+            return list(unfinished_uploads(self._files(), self.bucket, self._folder))
+
+    def discard(self, leftover: Leftover) -> None:
+        """See ObjectStore."""
+        with self._explained("abort the upload of", leftover.name):
+            abort_upload(self._files(), self.bucket, self._folder, leftover.name)
+
+    @property
+    def _folder(self) -> str:
+        return f"{self.prefix}/" if self.prefix else ""
 
     def _key(self, path: str) -> str:
         return f"{self._root}/{checked_path(path)}"

@@ -2,7 +2,8 @@
 
     python -m tests.contracts.swarm URL ACT
 
-ACT is `count` (a counter raised by compare-and-swap) or `promote` (a head moved by the registry).
+ACT is `count` (a counter raised by compare-and-swap), `promote` (a head moved by the registry) or
+`repair` (an output that no longer counts, made anew by all, each with bytes of its own).
 """
 
 import os
@@ -12,16 +13,19 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from tasks.manifests import sha256_hex
+from tasks.manifests import ModelManifest, RunRecord, sha256_hex
 from tasks.store import s3
 from tasks.store.address import open_store
 from tasks.store.heads import Candidate, ModelReference
 from tasks.store.objects import ObjectStore
+from tasks.store.outputs import commit_output, plan_output
 from tasks.store.registry import promote
 
 ROOT = Path(__file__).resolve().parents[2]
-NUM_PROCESSES, NUM_TIMES = 8, 50
+NUM_PROCESSES, NUM_TIMES, NUM_REPAIRS = 8, 50, 8
+RECORD = RunRecord(started="2026-01-01T00:00:00+00:00", seconds=1.5, device="cpu", num_threads=2)
 s3.S3Store("s3://imported/before-the-fork")
 
 
@@ -57,7 +61,25 @@ def candidate(worker: int, number: int) -> Candidate:
     return Candidate(model=model, lineage={model.output: key})
 
 
-ACTS = {"count": count, "promote": promote_one}
+def repair(store: ObjectStore, worker: int, number: int) -> None:
+    """Make output `number` as this worker makes it, and note which manifest counts for it."""
+    if number < NUM_REPAIRS:
+        kept = commit(store, worker, number)
+        store.replace_bytes(f"kept/{number}/{worker}", kept.digest.encode())
+
+
+def commit(store: ObjectStore, worker: int, number: int) -> ModelManifest:
+    """Commit output `number` with bytes that tell the worker."""
+    asked = plan_output(
+        ModelManifest, stage="finetune", name="raced", settings={"number": number}, inputs={},
+        architecture="a", parent=None, task="raced", num_steps=1,
+    )  # fmt: skip
+    with TemporaryDirectory() as folder:
+        Path(folder, "model").write_bytes(f"made by {worker}".encode())
+        return commit_output(store, asked, Path(folder), RECORD)
+
+
+ACTS = {"count": count, "promote": promote_one, "repair": repair}
 
 
 def main(url: str, act: str) -> int:

@@ -264,6 +264,49 @@ def test_the_time_of_writing_is_told(store: ObjectStore) -> None:
     assert (store.modified("x") or 0) > first
 
 
+KILLED = """
+import os, sys
+from pathlib import Path
+from tasks.store import s3
+from tasks.store.address import open_store
+
+store, source = open_store(sys.argv[1]), Path(sys.argv[2])
+if sys.argv[1].startswith("s3:"):
+    call = s3.S3FileSystem._call_s3
+    async def die(self, method, *args, **kwargs):
+        if method == "complete_multipart_upload":
+            os._exit(9)
+        return await call(self, method, *args, **kwargs)
+    s3.S3FileSystem._call_s3 = die
+else:
+    Path.replace = lambda *_: os._exit(9)
+store.upload("outputs/finetune/large", source)
+"""
+
+
+def test_what_a_killed_writer_leaves_is_listed_and_removed(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    source = tmp_path / "large"
+    source.write_bytes(bytes(2 * PART_BYTES + 1_000_000))  # three parts on object storage
+    store.compare_and_swap("head", b"1", None)  # leaves a lock file, which is no leftover
+    beside = open_store(f"{store.url}-beside")
+    for url in (store.url, beside.url):
+        arguments = [sys.executable, "-c", KILLED, url, str(source)]
+        assert subprocess.run(arguments, timeout=60).returncode == 9
+    assert store.list() == ["head"]
+    (left,) = store.leftovers()
+    assert left.name.startswith("outputs/finetune/")
+    assert left.num_bytes == source.stat().st_size
+    assert abs(left.written - time.time()) < 60
+    for _ in range(2):
+        store.discard(left)
+    assert list(store.leftovers()) == []
+    assert len(beside.leftovers()) == 1, "a prefix does not reach its neighbour"
+    assert store.compare_and_swap("head", b"2", (store.read_versioned("head") or (b"", ""))[1])
+    beside.discard(beside.leftovers()[0])
+
+
 class Careless(BaseHTTPRequestHandler):
     """Object storage that knows one condition and ignores the other."""
 

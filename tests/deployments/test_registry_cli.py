@@ -10,6 +10,7 @@ from pathlib import Path
 
 import open_clip
 import pytest
+from prefect.filesystems import RemoteFileSystem
 
 from deployments import cli
 from deployments.registry_cli import registry
@@ -19,9 +20,11 @@ from tasks.report import report
 from tasks.store.address import open_store
 from tasks.store.heads import head_of, history_of
 from tasks.store.inventory import candidate_of, take_inventory
+from tasks.store.leases import in_use
 from tasks.store.objects import FolderStore, ObjectStore
 from tasks.store.outputs import plan_output, run_output
 from tasks.store.registry import promote
+from tasks.store.s3 import S3Store
 from tasks.store.step_checkpoints import StepCheckpoints
 from tests.tasks.conftest import MadeUpRun, made_up_run
 from tests.worlds import CLIP
@@ -207,12 +210,33 @@ def test_verify_finds(gift: Gift, folder: FolderStore, damage: str, words: str) 
 
 
 def test_verify_finds_damage_on_object_storage(gift: Gift, endpoint: Endpoint) -> None:
+    """One damage after the other, each mended before the next."""
     store = open_store(f"s3://{endpoint.bucket}/{secrets.token_hex(4)}")
     run = reported(store)
-    places = [harm(store, run, damage) for damage in ("flipped", "missing shard", "edited number")]
-    code, out, _ = gift("verify", "--store", store.url)
-    assert code == 1
-    assert all(any(line.startswith(place) for line in out.splitlines()) for place in places), out
+    for damage, words in (
+        ("flipped", "its SHA-256 is"),
+        ("truncated", "it has 1999999 bytes, not 2000000"),
+        ("missing shard", "it is missing"),
+        ("edited number", "it was edited: its digest is"),
+        ("edited seed", "its key does not follow"),
+        ("torn manifest", "cannot be read as a manifest"),
+    ):
+        before = {path: store.read_bytes(path) for path in harmed(run)}
+        place = harm(store, run, damage)
+        code, out, _ = gift("verify", "--store", store.url)
+        assert code == 1
+        assert [line for line in out.splitlines() if line.startswith(place) and words in line], out
+        store.replace_bytes(place, before[place])
+    assert gift("verify", "--store", store.url)[0] == 0
+
+
+def harmed(run: MadeUpRun) -> list[str]:
+    """The objects that `harm` damages in the ways tried on object storage."""
+    return [
+        run.models[1].file("open_clip_model.safetensors").path,
+        run.pairs[0].files[1].path,
+        f"{run.scores[1].directory}/manifest.json",
+    ]
 
 
 def test_gc_spares_what_is_in_use_and_removes_the_rest(gift: Gift, folder: FolderStore) -> None:
@@ -302,6 +326,65 @@ def test_gc_on_object_storage_goes_by_its_clock(gift: Gift, endpoint: Endpoint) 
     code, out, _ = gift("gc", "--delete", "--older-than", "1s", "--store", store.url)
     assert (code, "objects removed" in out) == (0, True)
     assert store.list() == []
+
+
+def test_gc_names_and_removes_what_killed_writers_left(gift: Gift, store: ObjectStore) -> None:
+    """On object storage an upload that nobody completed or aborted; its parts cost money."""
+    reported(store)
+    before = store.list()
+    if isinstance(store, FolderStore):
+        left = store.root / "outputs" / ".tmp-0123456789abcdef"
+        left.write_bytes(b"half")
+    else:
+        assert isinstance(store, S3Store)
+        store._files().call_s3(
+            "create_multipart_upload", Bucket=store.bucket, Key=f"{store.prefix}/outputs/large"
+        )
+    time.sleep(2.1)
+    young = gift("gc", "--delete", "--older-than", "1h", "--store", store.url)
+    assert "nothing to remove" in young[1]
+    out = gift("gc", "--older-than", "1s", "--store", store.url)[1]
+    assert "left by a killed writer, outputs/" in out
+    assert "1 objects, 0.0 MB; nothing was removed" in out
+    assert len(store.leftovers()) == 1
+    out = gift("gc", "--delete", "--older-than", "1s", "--store", store.url)[1]
+    assert "1 of 1 objects removed" in out
+    assert list(store.leftovers()) == []
+    assert store.list() == before
+
+
+def test_gc_says_that_a_run_is_under_way(gift: Gift, folder: FolderStore) -> None:
+    made_up_run(folder, "little", ("digits",), "finetune")
+    aged(folder)
+    before = folder.list()
+    with in_use(folder):
+        made_up_run(folder, "little", ("digits",), "finetune")
+        time.sleep(0.05)
+        out = gift("gc", "--delete", "--older-than", "0s", "--store", folder.url)[1]
+    assert out.splitlines()[0].startswith("runs under way: 1; what they have made or found")
+    assert (out.splitlines()[1], folder.list()) == ("nothing to remove", before)
+
+
+def test_the_credentials_of_a_block_open_the_store(
+    gift: Gift, prefect_api: None, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(f"s3://{endpoint.bucket}/{secrets.token_hex(4)}")
+    reported(store)
+    options = {"key": endpoint.key, "secret": endpoint.secret, "endpoint_url": endpoint.url}
+    RemoteFileSystem(basepath=store.url, settings=options).save(
+        "registry", overwrite=True, _sync=True
+    )
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name)
+    place = ("--store", store.url, "--block", "registry")
+    for command in (("status",), ("log", "little"), ("verify",), ("gc",), ("report", "little")):
+        code, out, error = gift(*command, *place)
+        assert (code, error) == (0, "")
+        assert out
+    code, out, _ = gift("rollback", "little", "--reason", "bad", *place)
+    assert (code, "3 rolled-back to 1" in out) == (0, True)
+    code, _, error = gift("status", "--store", store.url, "--block", "nobody")
+    assert (code, "no remote-file-system block named 'nobody'" in error) == (2, True)
 
 
 def test_the_head_is_exported_verified_and_opens(

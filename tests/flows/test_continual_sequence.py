@@ -1,6 +1,10 @@
 """The whole method as flows: a folder and object storage give the same manifests, once."""
 
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +22,7 @@ from tasks.sequence import SequenceSettings, StoreSettings
 from tasks.store.heads import head_of, history_of
 from tasks.store.objects import ObjectStore
 from tasks.store.verify import verify_store
-from tests.worlds import tiny_sequence
+from tests.worlds import ROOT, tiny_sequence
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("prefect_api")]
 NUM_OUTPUTS = 12  # theta_0, 3 rows, 2 x (pairs, model, Fisher), sequence; shards not counted
@@ -68,17 +72,70 @@ def test_a_second_run_computes_nothing_and_says_so(
     assert {path: store.read_bytes(path) for path in store.list("")} == before
 
 
-def test_object_storage_holds_the_same_manifests_digest_for_digest(
-    in_folder: tuple[SequenceSettings, SequenceResult], bucket: str
+SWEEPS = """
+import sys, time
+from threading import Thread
+from gift_core.errors import StoreError
+from tasks.store.address import open_store
+from tasks.store.sweep import find_unreferenced, sweep
+
+store, done = open_store(sys.argv[1]), []
+Thread(target=lambda: done.append(sys.stdin.read()), daemon=True).start()
+num_sweeps = num_removed = 0
+print("ready", flush=True)
+while not done:
+    found = find_unreferenced(store, 0)
+    try:
+        num_removed += sweep(store, found)
+    except StoreError as error:
+        assert "a run began" in str(error), error
+    num_sweeps += 1
+    time.sleep(0.1)
+print(num_sweeps, num_removed)
+"""
+
+
+@contextmanager
+def sweeping(url: str) -> Iterator[list[int]]:
+    """`gift gc --delete --older-than 0s` again and again, in a process of its own."""
+    program = [sys.executable, "-c", SWEEPS, url]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    counts: list[int] = []
+    with subprocess.Popen(program, cwd=ROOT, text=True, **pipes) as process:  # type: ignore[call-overload]
+        assert process.stdout.readline() == "ready\n"
+        try:
+            yield counts
+        finally:
+            out, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        counts += [int(word) for word in out.split()]
+
+
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_every_store_holds_the_same_manifests_whatever_is_swept_meanwhile(
+    in_folder: tuple[SequenceSettings, SequenceResult],
+    place: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
-    sequence, first = in_folder
-    on_s3 = sequence.model_copy(update={"store": StoreSettings(url=f"{bucket}/tiny")})
-    result = continual_sequence(sequence=on_s3)
-    assert result.num_reused == 0
-    assert result.manifest == first.manifest
+    """Digest for digest, and with no grace at all: the run holds a lease. What nobody uses goes."""
+    sequence, undisturbed = in_folder
+    in_bucket = place == "s3"
+    url = f"{request.getfixturevalue('bucket')}/tiny" if in_bucket else str(tmp_path / "swept")
+    swept = sequence.model_copy(update={"store": StoreSettings(url=url)})
+    store = sequence_store(swept.store)
+    store.put_if_absent(f"outputs/finetune/{'0' * 64}/lost/model", b"of a run that was killed")
+    with sweeping(url) as counts:
+        result = continual_sequence(sequence=swept)
+    num_sweeps, num_removed = counts
+    assert num_sweeps >= NUM_OUTPUTS, "a sweep for each stage, or nothing was tried"
+    assert num_removed == 1
+    assert (result.num_reused, result.manifest) == (0, undisturbed.manifest)
     expected = manifests(sequence_store(sequence.store))
-    assert manifests(sequence_store(on_s3.store)) == expected
+    assert manifests(store) == expected
     assert len(expected) == NUM_OUTPUTS - 1 + 4  # and four shards
+    assert verify_store(store).damages == ()
+    assert store.list("leases") == []
 
 
 def test_each_task_moves_the_head_and_a_second_run_does_not(
