@@ -64,9 +64,10 @@ class Sweep:
         for kill in range(1, number + 1):
             self.outcomes.append(outcome := self._kill_once(f"{kind}-{kill}", url, unbroken, left))
             told = "; ".join(outcome["wrong"]) or "as if unbroken"
+            again = outcome["repeated"] or "nothing"
             print(
-                f"{outcome['name']:10} killed in {outcome['stage']:15} {outcome['moment']:26} "
-                f"{told}, repeated {outcome['repeated'] or 'nothing'}",
+                f"{outcome['name']:10} {outcome['stage']:16} {outcome['moment']:26} {told}, "
+                f"done again: {again}",
                 flush=True,
             )
 

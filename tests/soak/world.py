@@ -8,8 +8,9 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import diffusers.pipelines.auto_pipeline  # noqa: F401 - takes seconds: once, not in each run
 import pyarrow.parquet as pq
-from diffusers import StableDiffusionPipeline  # noqa: F401 - seconds, here once and not in each run
+from diffusers import StableDiffusionPipeline  # noqa: F401
 from prefect.settings import (
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_LOGGING_TO_API_ENABLED,
