@@ -139,7 +139,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--folder", type=int, default=50, help="kills on a folder (50)")
     parser.add_argument("--s3", type=int, default=50, help="kills on SeaweedFS (50)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (0)")
-    parser.add_argument("--tasks", type=int, default=4, help="tasks of the sequence (4)")
+    parser.add_argument("--tasks", type=int, default=2, help="tasks of the sequence (2)")
     parser.add_argument("--work", type=Path, default=Path(".gift/soak"), help="folder, emptied")
     options = parser.parse_args(arguments)
     work = options.work.absolute()
