@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-RUN_SECONDS = 600  # a run that takes longer hangs
+RUN_SECONDS = 600  # a run that takes longer hangs, and is killed
 
 
 class Teller:
@@ -61,7 +61,7 @@ class Told:
 def forked(work: Callable[[Teller], None], log: Path, kill: Kill | None = None) -> Told:
     """Do the work in a process of its own, its output in the file `log`, and kill it if asked.
 
-    The kill is SIGKILL to its whole process group. Raises TimeoutError when it does not end.
+    The kill is SIGKILL to its whole process group; one that hangs is killed unasked.
     """
     reading, writing = os.pipe()
     hold_at = kill.line if kill and kill.seconds is None else None
@@ -102,8 +102,6 @@ def _listen(child: int, reading: int, kill: Kill | None, started: float) -> byte
         elif os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             return text + _rest(reading)
         if time.monotonic() >= deadline:
-            if kill is None:
-                raise TimeoutError(f"a run of the sweep did not end within {RUN_SECONDS} s")
             _kill_group(child)
             return text + _rest(reading)
 

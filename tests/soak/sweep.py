@@ -5,7 +5,7 @@
 Each kill has a store of its own. Half of the moments are drawn uniformly over the run's time. The
 other half are drawn in storing and working: a stage, one of the lines that it tells (before and
 after an operation of the store, an output begun, a training step), and from there nothing or a few
-milliseconds. Exit code 1 when anything was wrong; what it left is kept then.
+milliseconds. Exit code 1 when anything was wrong; the stores are kept then.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import shutil
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -44,11 +45,8 @@ class Sweep:
     """Kills, resumes and what they showed; everything lies below the folder `work`."""
 
     def __init__(self, work: Path, num_tasks: int, dice: random.Random) -> None:
-        from tests.soak.world import (  # Prefect reads its settings
-            CHECKPOINT_EVERY,
-            Soaked,
-            write_thin_data,
-        )
+        # Here, because Prefect reads the server's address when it is imported.
+        from tests.soak.world import CHECKPOINT_EVERY, Soaked, write_thin_data
 
         write_thin_data(DATA, work / "data")
         self._soaked = partial(
@@ -56,6 +54,7 @@ class Sweep:
         )
         self._checkpoint_every = CHECKPOINT_EVERY
         self._work, self._dice = work, dice
+        self._manifests: dict[str, str] = {}
         self.outcomes: list[dict[str, Any]] = []
 
     def kill_often(self, kind: str, url: str, number: int) -> None:
@@ -77,7 +76,9 @@ class Sweep:
         if told.exit_code:
             raise RuntimeError(f"the unbroken run failed: {soaked.scratch / 'run.log'}")
         print(f"{kind}: unbroken in {told.seconds:.1f} s, {len(told.lines)} moments", flush=True)
-        return Work(told), self._look(soaked)
+        left = self._look(soaked)
+        self._manifests = self._manifests or left.manifests
+        return Work(told), replace(left, manifests=self._manifests)  # on S3 the folder's
 
     def _kill_once(self, name: str, url: str, unbroken: Work, left: Left) -> dict[str, Any]:
         for attempt in count():
@@ -90,9 +91,13 @@ class Sweep:
                 raise RuntimeError(f"a run failed by itself: {soaked.scratch / 'killed.log'}")
         killed = Work(told)
         resumed = Work(forked(soaked.run, soaked.scratch / "resumed.log"))
-        found = problems(
-            unbroken, left, killed, resumed, self._look(soaked), self._checkpoint_every
-        )
+        try:
+            left_now = self._look(soaked)
+            found = list(
+                problems(unbroken, left, killed, resumed, left_now, self._checkpoint_every)
+            )
+        except RuntimeError as error:
+            found = [str(error)]
         return {
             "name": name,
             "moment": str(kill),
@@ -100,7 +105,7 @@ class Sweep:
             "last": killed.told.lines[-1] if killed.told.lines else "",
             "repeated": repeated(killed, resumed).units,
             "seconds": round(killed.told.seconds + resumed.told.seconds, 1),
-            "wrong": list(found),
+            "wrong": found,
         }
 
     def _draw(self, unbroken: Told) -> Kill:
@@ -164,7 +169,11 @@ def main(arguments: list[str]) -> int:
         f"{len(sweep.outcomes)} kills, {len(sweep.outcomes) - num_wrong} completed as if unbroken, "
         f"{time.monotonic() - started:.0f} s"
     )
-    return 1 if num_wrong else 0
+    if num_wrong:
+        return 1
+    for folder in ("stores", "seaweed"):
+        shutil.rmtree(work / folder, ignore_errors=True)
+    return 0
 
 
 if __name__ == "__main__":
