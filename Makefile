@@ -12,7 +12,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_UI_V2_ENABLED := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo demo-s3 seeds data test bench lint format dashboard miniature clean
+.PHONY: demo demo-s3 seeds data test soak bench lint format dashboard miniature clean
 
 demo: .venv/demo data  ## GIFT and plain fine-tuning over the miniature's four tasks
 	$(BIN)/python -m deployments.miniature.demo
@@ -31,6 +31,9 @@ test: .venv/test data  ## Everything that README promises
 	$(BIN)/mypy --strict gift_core
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov=gift_core --cov-fail-under=95
+
+soak: .venv/test data  ## A hundred kills of the demo's run, each resumed and compared (45 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak.sweep --folder 50 --s3 50
 
 bench: .venv/test  ## The training step against the released order of operations (minutes)
 	$(BIN)/python -m tests.benchmarks.step --ladder

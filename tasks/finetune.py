@@ -56,8 +56,7 @@ def finetune(
 
     device = _device_name(planned, execution)
     produced = run_output(store, manifest, make, device=device, measured=measured)
-    if not produced.reused:
-        checkpoints.remove()
+    checkpoints.remove()  # also where it was found: the run that made it may have died just here
     return produced
 
 

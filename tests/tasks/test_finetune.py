@@ -22,6 +22,7 @@ from tasks.sequence import ExecutionSettings
 from tasks.store.checkpoints import load_tensors
 from tasks.store.objects import FolderStore
 from tasks.store.outputs import fetch_output
+from tasks.store.step_checkpoints import StepCheckpoints
 from tests.tasks.learning_world import World
 
 NUM_STEPS = 9
@@ -242,3 +243,16 @@ def test_a_compiler_that_fails_is_named_and_done_without(
     assert manifest == alone
     assert "torch.compile is not used: RuntimeError: no C++ compiler" in caplog.text
     assert "long trace" not in caplog.text
+
+
+def test_checkpoints_left_by_a_run_that_died_after_its_commit_are_removed(
+    world: World, alone: ModelManifest, tmp_path: Path
+) -> None:
+    store = world.store("alone")
+    file = tmp_path / "step-00000008.safetensors"
+    file.write_bytes(b"weights")
+    StepCheckpoints(store, alone).save(8, file, {"step": [8]})
+    again = finetune.fn(store, *world.arguments)
+    assert again.reused
+    assert again.manifest == alone
+    assert store.list("checkpoints") == []
