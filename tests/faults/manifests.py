@@ -1,6 +1,8 @@
 """A manifest for tests that ask nothing of a model."""
 
-from tasks.manifests import ModelManifest, output_key
+from tasks.manifests import ModelManifest, RunRecord, output_key
+
+RECORD = RunRecord(started="2026-01-01T00:00:00+00:00", seconds=1.5, device="cpu", num_threads=1)
 
 
 def planned(seed: int = 3) -> ModelManifest:

@@ -6,19 +6,14 @@ from pathlib import Path
 import pytest
 
 from gift_core.errors import StoreError
-from tasks.manifests import RunRecord
 from tasks.store import registry
 from tasks.store.heads import history_of
 from tasks.store.objects import CHUNK_BYTES
 from tasks.store.outputs import commit_output, find_output
 from tasks.store.s3 import S3Store
 from tests.contracts.swarm import candidate
-from tests.faults.manifests import planned
+from tests.faults.manifests import RECORD, planned
 from tests.faults.proxy import Kind, Proxy
-
-RECORD = RunRecord(
-    started="2026-01-01T00:00:00+00:00", seconds=0.0, device="cpu", num_threads=1, measured={}
-)
 
 
 def test_slow_answers_are_waited_for(far: S3Store, proxy: Proxy) -> None:

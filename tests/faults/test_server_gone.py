@@ -35,7 +35,9 @@ def server(tmp_path: Path) -> Iterator[Seaweed]:
 class Assassin(threading.Thread):
     """Kills the server once objects below `prefix` are seen, and starts it again if `back`."""
 
-    def __init__(self, server: Seaweed, store: ObjectStore, prefixes: list[str], back: bool):
+    def __init__(
+        self, server: Seaweed, store: ObjectStore, prefixes: list[str], back: bool
+    ) -> None:
         super().__init__(daemon=True)
         self.server, self.store, self.prefixes, self.back = server, store, prefixes, back
         self.num_kills = 0
