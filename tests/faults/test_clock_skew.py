@@ -45,7 +45,7 @@ def test_a_wrong_clock_is_named(hasty: S3Store, signing_clock: int) -> None:
 
 @pytest.fixture
 def off_by(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """The clock of this process, off by the sum of a list of seconds; requests are signed rightly."""
+    """The clock of this process, off by a list's sum in seconds; requests are signed rightly."""
     seconds: list[float] = []
     now, right = time.time, datetime.datetime
 
