@@ -1,4 +1,4 @@
-"""An error that is one sentence is logged as one sentence; a traceback is kept for what is a bug."""
+"""An error that is one sentence is logged as one; a traceback is kept for what is a bug."""
 
 import logging
 

@@ -22,7 +22,7 @@ from tests.faults.sequences import assert_as_undisturbed, moved
 from tests.worlds import ROOT
 
 pytestmark = pytest.mark.timeout(600)
-NUM_ROUNDS = 2
+NUM_ROUNDS = {"folder": 2, "s3": 1}
 
 
 class Scheduler:
@@ -77,9 +77,9 @@ def test_both_end_well_and_every_output_is_committed_once(
     tmp_path: Path,
     kind: str,
 ) -> None:
-    """Several rounds, the second process a little later than the first."""
+    """The second process starts a little later than the first, each round by another while."""
     dice = random.Random(kind)  # noqa: S311 - a test's dice
-    for _ in range(NUM_ROUNDS):
+    for _ in range(NUM_ROUNDS[kind]):
         name = secrets.token_hex(4)
         url = str(tmp_path / name) if kind == "folder" else f"s3://{endpoint.bucket}/{name}"
         sequence = moved(undisturbed.sequence, url)
