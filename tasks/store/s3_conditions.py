@@ -1,19 +1,19 @@
 """Requests to object storage that hold only under a condition, and what its refusals look like."""
 
-import time
+from email.utils import parsedate_to_datetime
 from typing import Any
 
+from botocore.compat import get_current_datetime
 from botocore.exceptions import ClientError
 from fsspec.asyn import sync
 from s3fs import S3FileSystem
 
-_SLOWEST_BYTES_PER_SECOND = 250_000
-_NUM_CONFLICTS = 5
+from tasks.store.s3_patience import NUM_CONFLICTS, pause, seconds_for
 
 
 def put_if(files: S3FileSystem, key: str, data: bytes, condition: dict[str, str]) -> bool:
     """Put an object under a condition; False when it does not hold."""
-    for attempt in range(_NUM_CONFLICTS):
+    for attempt in range(NUM_CONFLICTS):
         try:
             files.pipe_file(key, data, timeout=seconds_for(len(data)), **condition)
         except OSError as error:
@@ -21,9 +21,9 @@ def put_if(files: S3FileSystem, key: str, data: bytes, condition: dict[str, str]
             if _status(error) == 412 or code(error) == "NoSuchKey":
                 return False
             # 409: another writer of the same key is at work; the next try learns who won.
-            if _status(error) != 409 or attempt == _NUM_CONFLICTS - 1:
+            if _status(error) != 409 or attempt == NUM_CONFLICTS - 1:
                 raise
-            time.sleep(0.2 * 2**attempt)
+            pause(attempt)
         else:
             return True
     raise AssertionError("unreachable: the last try returns or raises")
@@ -58,9 +58,15 @@ def honoured(files: S3FileSystem, key: str) -> tuple[bool, bool]:
     return exclusive, put_if(files, key, b"c", seen) and not put_if(files, key, b"d", seen)
 
 
-def seconds_for(num_bytes: int) -> float:
-    """A limit that only a line which no longer moves will meet."""
-    return 180 + num_bytes / _SLOWEST_BYTES_PER_SECOND
+def clock_skew(error: BaseException) -> str:
+    """How far this machine's clock is from the server's, by the Date of its answer."""
+    headers = _response(error).get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    try:
+        theirs = parsedate_to_datetime(headers.get("date", ""))
+    except ValueError:
+        return "too far from"
+    minutes = (get_current_datetime(remove_tzinfo=False) - theirs).total_seconds() / 60
+    return f"{abs(minutes):.0f} minutes {'ahead of' if minutes > 0 else 'behind'}"
 
 
 def _response(error: BaseException) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gift_core.errors import StoreError
+from tasks.store.failures import explained
 
 ROWS_A_GROUP = 50
 _FEATURES = {
@@ -58,7 +59,10 @@ _PLAIN_COLUMNS = tuple(field.name for field in fields(ReplayPair) if field.name 
 
 
 def write_shard(path: Path, pairs: Sequence[ReplayPair]) -> None:
-    """Write pairs as one Parquet file; equal pairs are equal bytes for one version of pyarrow."""
+    """Write pairs as one Parquet file; equal pairs are equal bytes for one version of pyarrow.
+
+    StoreError when the disk is full.
+    """
     columns: dict[str, list[object]] = {
         name: [getattr(pair, name) for pair in pairs] for name in _PLAIN_COLUMNS
     }
@@ -66,15 +70,16 @@ def write_shard(path: Path, pairs: Sequence[ReplayPair]) -> None:
         {"bytes": pair.image_bytes, "path": f"{pair.task}-{pair.index:06d}.png"} for pair in pairs
     ]
     texts = ["prompt", "generator", "task"]
-    pq.write_table(
-        pa.table(columns, schema=SCHEMA),
-        path,
-        row_group_size=ROWS_A_GROUP,
-        compression={"image.bytes": "none", "image.path": "none"}
-        | dict.fromkeys(_PLAIN_COLUMNS, "zstd"),
-        use_dictionary=texts,
-        write_page_checksum=True,
-    )
+    with explained("write", str(path)):
+        pq.write_table(
+            pa.table(columns, schema=SCHEMA),
+            path,
+            row_group_size=ROWS_A_GROUP,
+            compression={"image.bytes": "none", "image.path": "none"}
+            | dict.fromkeys(_PLAIN_COLUMNS, "zstd"),
+            use_dictionary=texts,
+            write_page_checksum=True,
+        )
 
 
 def read_shard(data: bytes, where: str) -> list[ReplayPair]:
