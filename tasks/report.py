@@ -136,7 +136,14 @@ def render_report(store: ObjectStore, manifest: SequenceManifest) -> str:
             sequence=manifest, entries=entries, **_drawing(store, manifest, entries)
         )
     # Each manifest is whole, but who edited one can make them contradict each other.
-    except (LookupError, ValueError, TypeError, ArithmeticError, TemplateError) as error:
+    except (
+        LookupError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        ArithmeticError,
+        TemplateError,
+    ) as error:
         raise StoreError(
             f"{store.url}: the outputs of {manifest.name} contradict each other ({error}); "
             "run `gift verify`, then the sequence again"

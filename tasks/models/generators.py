@@ -105,7 +105,7 @@ def _check_index(folder: Path) -> None:
         ) from None
     import diffusers
 
-    if not isinstance(known, str) or not _is_pipeline(getattr(diffusers, known, None)):
+    if not isinstance(known, str) or not _is_pipeline(known):
         raise SettingsError(
             f"{where}: {folder / INDEX} names the pipeline {known}, which this diffusers does not "
             "have"
@@ -118,9 +118,13 @@ def _check_index(folder: Path) -> None:
             )
 
 
-def _is_pipeline(kind: object) -> bool:
+def _is_pipeline(name: str) -> bool:
     import diffusers
 
+    try:
+        kind = getattr(diffusers, name, None)
+    except Exception:  # parts of diffusers need libraries that are not there
+        return False
     return isinstance(kind, type) and issubclass(kind, diffusers.DiffusionPipeline)
 
 
