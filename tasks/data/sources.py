@@ -74,7 +74,7 @@ class ParquetData(Settings):
             table = file.read(columns=["image", "label"])
             _check_columns(path, table)
             return Split(
-                labels_N=table["label"].cast(pa.int64()).to_numpy(),
+                labels_N=table["label"].cast(pa.int64()).to_numpy().astype(np.int64),
                 class_names=_class_names_of(path, table.schema),
                 images=_ParquetImages(path, table["image"]),
                 digest=sha256_of_file(path),

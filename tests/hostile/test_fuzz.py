@@ -424,5 +424,6 @@ def test_a_reader_that_fails_otherwise_is_seen(tmp_path: Path) -> None:
 
 def test_ten_thousand_inputs_were_read() -> None:
     """Runs last: the file is one worker's, from top to bottom."""
+    print(f"{Inputs.num} inputs, {Inputs.num_refused} refused")
     assert Inputs.num >= NUM_INPUTS
     assert NUM_INPUTS / 3 < Inputs.num_refused < Inputs.num, "neither all refused nor none"
