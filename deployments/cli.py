@@ -4,6 +4,8 @@ Exit codes: 0 done; 1 the work itself failed; 2 refused before any work, with on
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -12,7 +14,7 @@ from rich.console import Console
 
 from deployments.embedded import set_embedded_defaults
 from deployments.registry_cli import Block, checked_reason, open_at, registry
-from gift_core.errors import GiftError, Refused
+from gift_core.errors import DataError, GiftError, Refused, SettingsError
 
 if TYPE_CHECKING:
     from tasks.manifests import SequenceManifest
@@ -54,7 +56,8 @@ def run(
     if store is not None:
         overrides["store"] = StoreSettings(url=store)
     sequence = load_sequence(file, **{k: v for k, v in overrides.items() if v is not None})
-    check_sequence(sequence, sequence_store(sequence.store))
+    with _naming(file):
+        check_sequence(sequence, sequence_store(sequence.store))
     reason, place = checked_reason(override) if override is not None else None, sequence.store
     try:
         result = continual_sequence(sequence=sequence, override=reason)
@@ -93,11 +96,22 @@ def check_data(file: SequenceFile) -> None:
     from tasks.check import check_data_sets
     from tasks.sequence import load_sequence
 
-    tasks, panel = check_data_sets(load_sequence(file))
+    sequence = load_sequence(file)
+    with _naming(file):
+        tasks, panel = check_data_sets(sequence)
     for found in (*tasks, *panel):
         counts = ", ".join(f"{split} {number}" for split, number in found.num_images.items())
         digests = " ".join(f"{split}:{value[:12]}" for split, value in found.digests.items())
         typer.echo(f"{found.name}: {len(found.class_names)} classes; {counts} images; {digests}")
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Say which sequence file a refused setting or data set stands in."""
+    try:
+        yield
+    except (SettingsError, DataError) as error:
+        raise type(error)(f"{file}: {error}") from None
 
 
 def show(manifest: "SequenceManifest") -> None:

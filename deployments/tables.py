@@ -1,9 +1,11 @@
-"""Accuracy matrices and metrics as tables for a terminal."""
+"""Accuracy matrices and metrics as tables for a terminal; names are shown, never obeyed."""
 
 from rich.columns import Columns
 from rich.console import RenderableType
+from rich.markup import escape
 from rich.table import Table
 
+from gift_core.errors import one_line
 from tasks.manifests import SequenceManifest
 
 SHOWN_METRICS = ("transfer", "average", "last", "learned", "forgetting")
@@ -11,10 +13,10 @@ SHOWN_METRICS = ("transfer", "average", "last", "learned", "forgetting")
 
 def matrix_table(manifest: SequenceManifest) -> Table:
     """The accuracy matrix in percent, zero-shot row first; what was just learnt is bold."""
-    table = Table(title=f"{manifest.name} ({manifest.method})", title_justify="left")
+    table = Table(title=_shown(f"{manifest.name} ({manifest.method})"), title_justify="left")
     table.add_column("percent after")
     for name in (*manifest.tasks, *manifest.panel):
-        table.add_column(name, justify="right")
+        table.add_column(_shown(name), justify="right")
     rows = [("zero-shot", manifest.zero_shot), *zip(manifest.tasks, manifest.matrix, strict=True)]
     for number, (name, values) in enumerate(rows):
         cells = [
@@ -22,7 +24,7 @@ def matrix_table(manifest: SequenceManifest) -> Table:
             for column, value in enumerate(values)
         ]
         panel = [f"{values[number]:.1f}" for values in manifest.panel.values()]
-        table.add_row(name, *cells, *panel)
+        table.add_row(_shown(name), *cells, *panel)
     return table
 
 
@@ -31,15 +33,20 @@ def metrics_table(manifests: list[SequenceManifest]) -> Table:
     table = Table()
     table.add_column("percent")
     for manifest in manifests:
-        table.add_column(manifest.name, justify="right")
+        table.add_column(_shown(manifest.name), justify="right")
     for name in SHOWN_METRICS:
-        values = [manifest.metrics[name] for manifest in manifests]
+        values = [manifest.metrics.get(name) for manifest in manifests]
         table.add_row(name.capitalize(), *("-" if v is None else f"{v:.1f}" for v in values))
     for name in manifests[0].panel:
-        table.add_row(f"{name} after", *(f"{m.panel[name][-1]:.1f}" for m in manifests))
+        last = (m.panel[name][-1] if name in m.panel else None for m in manifests)
+        table.add_row(_shown(f"{name} after"), *("-" if v is None else f"{v:.1f}" for v in last))
     return table
 
 
 def side_by_side(manifests: list[SequenceManifest]) -> RenderableType:
     """Matrices beside each other where the terminal is wide enough, else one below another."""
     return Columns([matrix_table(manifest) for manifest in manifests], padding=(0, 3))
+
+
+def _shown(name: str) -> str:
+    return escape(one_line(name, 80))

@@ -9,15 +9,40 @@ GiftError              base: one clear sentence, what is wrong, where, what to d
 `-- Diverged           training produced numbers that no longer mean anything
 """
 
+import re
+
+PASSWORD = re.compile(r"://[^/\s@]*@")
+"""User and password in an address, in front of the host."""
+
+MAX_CHARACTERS = 1000
+"""The longest text of an error: a sentence may quote a name or a path, not a file."""
+
+
+def one_line(text: object, limit: int = MAX_CHARACTERS) -> str:
+    """Foreign text as a sentence may quote it: one line, nothing that a terminal would act on.
+
+    What is longer than `limit` loses its middle. A user and password in an address are starred.
+    """
+    words = PASSWORD.sub("://***@", " ".join(str(text).split()))
+    plain = "".join(letter if letter.isprintable() else "?" for letter in words)
+    half = (limit - 5) // 2
+    return plain if len(plain) <= limit else f"{plain[:half]} ... {plain[-half:]}"
+
 
 class GiftError(Exception):
     """Base of the tree; its text is shown to the user as it is, without a traceback.
+
+    Whatever it quotes (a library's message, a name out of a file), its text is one line.
 
     Example:
         >>> raise DataError("digits: no file data/digits/train.parquet; run `make data`")
     """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """Its sentence, as `one_line` gives it."""
+        return one_line(super().__str__())
 
 
 class SettingsError(GiftError):

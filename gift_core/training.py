@@ -193,6 +193,10 @@ class TrainingState:
             raise DataError(
                 f"checkpoint: it has no {error.args[0]}, so it belongs to another run; delete it"
             ) from None
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise DataError(
+                f"checkpoint: it does not fit ({error}), so it belongs to another run; delete it"
+            ) from None
 
     def see(self, report: StepReport) -> None:
         """Remember the replay accuracy of a step; Diverged when it has collapsed."""

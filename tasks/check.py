@@ -92,17 +92,19 @@ def check_sequence(sequence: SequenceSettings, store: ObjectStore) -> Plan:
 def check_data_sets(
     sequence: SequenceSettings,
 ) -> tuple[tuple[PlannedDataSet, ...], tuple[PlannedDataSet, ...]]:
-    """Look at the data of every task and of the panel; DataError with one sentence."""
+    """Look at the data of every task and of the panel; DataError naming all that are wrong."""
     split = sequence.evaluation.split
-    tasks = tuple(
-        _check_data_set(f"tasks.{number}", task, ("train", split))
-        for number, task in enumerate(sequence.tasks)
-    )
-    panel = tuple(
-        _check_data_set(f"panel.{number}", entry, (split,))
-        for number, entry in enumerate(sequence.panel)
-    )
-    return tasks, panel
+    named = [(f"tasks.{n}", each, ("train", split)) for n, each in enumerate(sequence.tasks)]
+    named += [(f"panel.{n}", each, (split,)) for n, each in enumerate(sequence.panel)]
+    found, problems = [], []
+    for where, settings, splits in named:
+        try:
+            found.append(_check_data_set(where, settings, splits))
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError("; ".join(problems))
+    return tuple(found[: len(sequence.tasks)]), tuple(found[len(sequence.tasks) :])
 
 
 def pretraining_prompts(sequence: SequenceSettings) -> tuple[str, ...]:

@@ -6,9 +6,9 @@ size and SHA-256, and holds no time, host or path of a machine, so equal inputs 
 
 import hashlib
 import json
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from gift_core.gate import Failure
 
@@ -18,9 +18,11 @@ OutputReference = Annotated[str, Field(pattern=r"^[a-z-]+/[0-9a-f]{64}$")]
 
 
 class Record(BaseModel):
-    """Base of what is read back from bytes: frozen, and unknown keys are refused."""
+    """Base of what is read back from bytes: frozen; unknown keys and NaN are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class FileRef(Record):
@@ -55,6 +57,12 @@ class Manifest(Record):
     seed: int
     versions: dict[str, str]
     files: tuple[FileRef, ...] = ()
+
+    @field_validator("settings")
+    @classmethod
+    def _settings_are_json(cls, settings: Json) -> Json:
+        canonical_json(settings)  # ValueError for what has no digest: NaN, endless numbers
+        return settings
 
     @property
     def digest(self) -> str:
@@ -179,6 +187,17 @@ class SequenceManifest(Manifest):
     panel: dict[str, tuple[float, ...]]
     metrics: dict[str, float | None]
     refused: tuple[Failure, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_a_matrix(self) -> Self:
+        num_tasks, num_rows = len(self.tasks), len(self.matrix) + 1
+        widths = {len(row) for row in (self.zero_shot, *self.matrix)}
+        heights = {len(column) for column in self.panel.values()} | {len(self.scores)}
+        if len(set(self.tasks)) < num_tasks or num_rows != num_tasks + 1:
+            raise ValueError("needs one row for each task, and each task once")
+        if widths != {num_tasks} or heights != {num_rows}:
+            raise ValueError("its rows and columns are not of one length")
+        return self
 
 
 class RunRecord(Record):

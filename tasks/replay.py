@@ -90,7 +90,9 @@ class ReplaySet:
     @classmethod
     def load(cls, path: Path, images: Path) -> Self:
         """Take up what `save` kept, with the images' file of the cache; StoreError when torn."""
-        return cls(images_NCHW=np.load(images, mmap_mode="r"), **load_tensors(path))
+        return cls(
+            images_NCHW=np.load(images, mmap_mode="r", allow_pickle=False), **load_tensors(path)
+        )
 
 
 def load_pairs(store: ObjectStore, manifest: PairsManifest) -> list[ReplayPair]:

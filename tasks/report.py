@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import prefect
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from prefect.cache_policies import NO_CACHE
 from pydantic import ValidationError
 
@@ -21,7 +21,7 @@ from gift_core.metrics import AccuracyMatrix, summarise
 from tasks import curves, figures
 from tasks.artifacts import sample_pairs
 from tasks.curves import first_and_last
-from tasks.entries import entries_of
+from tasks.entries import Entry, entries_of
 from tasks.finetune import read_history
 from tasks.images import decode_rgb
 from tasks.manifests import (
@@ -130,24 +130,44 @@ def render_report(store: ObjectStore, manifest: SequenceManifest) -> str:
     environment.filters["duration"] = duration
     # As it is stored, with its keys in order: a fresh manifest and a stored one give one page.
     manifest = SequenceManifest.model_validate_json(_canonical(manifest))
-    entries = entries_of(store, manifest)
-    seconds = {stage: sum(e.seconds for e in entries if e.stage == stage) for stage in STAGES}
-    unchanged = [manifest.zero_shot] * len(manifest.tasks)
-    page = environment.get_template("report.html.j2").render(
-        sequence=manifest,
-        baseline=_baseline(store, manifest),
-        reference=summarise(AccuracyMatrix(manifest.tasks, manifest.zero_shot, unchanged)),
-        order_of_settings=list(SequenceSettings.model_fields),
-        entries=entries,
-        seconds=seconds,
-        curves=curves,
-        figures=figures,
-        first_and_last=first_and_last,
-        history=lambda model: read_history(store, model),
-        samples=lambda pairs: sample_pairs(store, pairs, NUM_SAMPLES),
-        thumbnail=_thumbnail,
-    )
+    try:
+        entries = entries_of(store, manifest)
+        page = environment.get_template("report.html.j2").render(
+            sequence=manifest, entries=entries, **_drawing(store, manifest, entries)
+        )
+    # Each manifest is whole, but who edited one can make them contradict each other.
+    except (
+        LookupError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        ArithmeticError,
+        TemplateError,
+    ) as error:
+        raise StoreError(
+            f"{store.url}: the outputs of {manifest.name} contradict each other ({error}); "
+            "run `gift verify`, then the sequence again"
+        ) from error
     return page.strip() + "\n"
+
+
+def _drawing(
+    store: ObjectStore, manifest: SequenceManifest, entries: Sequence[Entry]
+) -> dict[str, object]:
+    """What the template computes with and draws with."""
+    unchanged = [manifest.zero_shot] * len(manifest.tasks)
+    return {
+        "baseline": _baseline(store, manifest),
+        "reference": summarise(AccuracyMatrix(manifest.tasks, manifest.zero_shot, unchanged)),
+        "order_of_settings": list(SequenceSettings.model_fields),
+        "seconds": {stage: sum(e.seconds for e in entries if e.stage == stage) for stage in STAGES},
+        "curves": curves,
+        "figures": figures,
+        "first_and_last": first_and_last,
+        "history": lambda model: read_history(store, model),
+        "samples": lambda pairs: sample_pairs(store, pairs, NUM_SAMPLES),
+        "thumbnail": _thumbnail,
+    }
 
 
 def _manifest(

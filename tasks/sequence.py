@@ -7,20 +7,36 @@ is the paper's (docs/method.md) or says why not.
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from gift_core.errors import SettingsError
+from gift_core.errors import PASSWORD, SettingsError
 from gift_core.gate import GatePolicy
 from gift_core.objective import Method, Objective
-from gift_core.prompts import format_prompt
+from gift_core.prompts import MAX_PAIRS, MAX_TASKS, format_prompt
 from gift_core.settings import Settings
 from gift_core.training import FinetuneSettings
 from tasks.data.sources import DataSource
 from tasks.models.encoders import ModelSettings
 from tasks.models.generators import GeneratorSettings
+from tasks.setting_errors import settings_error
+from tasks.yaml_file import read_mapping
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("holds a line break or a control character; leave it out")
+    return text
+
+
+def _without_password(url: str) -> str:
+    if PASSWORD.search(url):
+        raise ValueError(
+            "an address may hold no user or password, it is kept and shown; put them into AWS "
+            "variables or a block"
+        )
+    return url
 
 
 def _checked_template(template: str) -> str:
@@ -32,8 +48,10 @@ def _checked_template(template: str) -> str:
 
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-ClassName = Annotated[str, Field(min_length=1, max_length=200)]
-Template = Annotated[str, Field(max_length=200), AfterValidator(_checked_template)]
+ClassName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+Template = Annotated[
+    str, Field(max_length=200), AfterValidator(_printable), AfterValidator(_checked_template)
+]
 
 
 class DataSetSettings(Settings):
@@ -81,16 +99,23 @@ class SynthesisSettings(Settings):
     generator: GeneratorSettings = Field(
         default=GeneratorSettings(), description="The text-to-image model"
     )
-    num_pairs: int = Field(default=1000, ge=1, description="Replay pairs a task (paper: 1000)")
+    num_pairs: int = Field(
+        default=1000, ge=1, le=MAX_PAIRS, description="Replay pairs a task (paper: 1000)"
+    )
     pairs_per_shard: int = Field(
-        default=500, ge=1, description="Replay pairs in one Parquet shard; each shard is kept alone"
+        default=500,
+        ge=1,
+        le=MAX_PAIRS,
+        description="Replay pairs in one Parquet shard; each shard is kept alone",
     )
 
 
 class FisherSettings(Settings):
     """How the Fisher diagonal of a new model is estimated."""
 
-    batch_size: int = Field(default=64, ge=2, description="Replay pairs a batch (paper: 64)")
+    batch_size: int = Field(
+        default=64, ge=2, le=65_536, description="Replay pairs a batch (paper: 64)"
+    )
 
 
 class EvaluationSettings(Settings):
@@ -99,7 +124,7 @@ class EvaluationSettings(Settings):
     split: Literal["validation", "test"] = Field(
         default="test", description="Split to score on; choose settings on validation"
     )
-    batch_size: int = Field(default=128, ge=1, description="Images a forward pass")
+    batch_size: int = Field(default=128, ge=1, le=65_536, description="Images a forward pass")
 
 
 class ExecutionSettings(Settings):
@@ -153,7 +178,7 @@ class ExecutionSettings(Settings):
 class StoreSettings(Settings):
     """Where outputs are kept. Credentials are no setting: AWS variables or a block hold them."""
 
-    url: str = Field(
+    url: Annotated[str, AfterValidator(_without_password)] = Field(
         default=".gift/store", min_length=1, description="A folder, or s3://bucket/prefix"
     )
     block: str | None = Field(
@@ -176,7 +201,9 @@ class SequenceSettings(Settings):
     pretraining: PretrainingSettings = Field(
         default=PretrainingSettings(), description="The pretraining proxy of the prompt pool"
     )
-    tasks: tuple[TaskSettings, ...] = Field(min_length=1, description="The tasks, in order")
+    tasks: tuple[TaskSettings, ...] = Field(
+        min_length=1, max_length=MAX_TASKS, description="The tasks, in order"
+    )
     panel: tuple[DataSetSettings, ...] = Field(
         default=(), description="Data sets that are only evaluated, beside the tasks"
     )
@@ -235,40 +262,8 @@ def load_sequence(path: Path, **overrides: object) -> SequenceSettings:
 
     Raises SettingsError with one sentence: file, key, what is wrong.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SettingsError(f"{path}: no such sequence file; see deployments/sequences") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read as text ({error})") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise SettingsError(
-            f"{path}: a sequence file holds keys and values, not a {_kind(content)}"
-        )
+    content = read_mapping(path)
     try:
         return SequenceSettings.model_validate({**content, **overrides})
     except ValidationError as error:
-        raise settings_error(error, str(path)) from None
-
-
-def settings_error(error: ValidationError, where: str) -> SettingsError:
-    """One sentence for the first problem that pydantic found, and how many more there are."""
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the whole"
-    if first["type"] == "extra_forbidden":
-        text = "no such setting; check the spelling"
-    elif first["type"] == "missing":
-        text = "is missing and has no default"
-    else:
-        given = first["input"]
-        shown = "" if isinstance(given, dict | list | tuple) else f" (got {given!r})"
-        text = f"{first['msg'].removeprefix('Value error, ')}{shown}"
-    more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
-    return SettingsError(f"{where}: {key}: {text}{more}")
-
-
-def _kind(value: object) -> str:
-    return {"NoneType": "nothing", "list": "list"}.get(type(value).__name__, type(value).__name__)
+        raise settings_error(error, str(path), SequenceSettings) from None

@@ -37,7 +37,7 @@ def class_features(
     clip: LoadedClip, class_names: tuple[str, ...], templates: tuple[str, ...]
 ) -> torch.Tensor:
     """Return float32 [K, D]: each class's normalised texts averaged and normalised again."""
-    texts = [template.format(name) for name in class_names for template in templates]
+    texts = [template.replace("{}", name) for name in class_names for template in templates]
     features = clip.model.encode_text(clip.tokenizer(texts), normalize=True)
     means = features.view(len(class_names), len(templates), -1).mean(dim=1)
     return torch.nn.functional.normalize(means, dim=-1)

@@ -89,7 +89,7 @@ def _caption(kind: str, name: str, rng: np.random.Generator) -> str:
         return f"a sketch of a {name.split()[1]}."
     if kind == "material":
         # Materials are mass nouns or plurals: no article.
-        return template.replace(" a {}", " {}").replace("a {}", "{}").format(name)
+        return template.replace(" a {}", " {}").replace("a {}", "{}").replace("{}", name)
     if kind == "handwriting":
         return f"a photo of the handwritten digit {name}."
     if kind == "sign":
@@ -98,8 +98,8 @@ def _caption(kind: str, name: str, rng: np.random.Generator) -> str:
         return f"a worn sign with the letter {name}."
     if kind in ("digit", "letter"):
         colour, _, text = name.rpartition(" ")
-        return template.format(f"{colour} {kind} {text}".strip())
-    return template.format(name)
+        return template.replace("{}", f"{colour} {kind} {text}".strip())
+    return template.replace("{}", name)
 
 
 def pretraining_pair(

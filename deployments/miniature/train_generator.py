@@ -123,7 +123,9 @@ def print_recognition(folder: Path, num_pictures: int) -> None:
         groups[task] = (names, names, TASK_TEMPLATES[task])
     for group, (names, candidates, templates) in groups.items():
         chosen = [names[number % len(names)] for number in range(num_pictures)]
-        pictures = generated(pipeline, [templates[0].format(name) for name in chosen], seed=0)
+        pictures = generated(
+            pipeline, [templates[0].replace("{}", name) for name in chosen], seed=0
+        )
         labels = np.array([candidates.index(name) for name in chosen])
         share = recognised(clip, pictures, labels, candidates, templates)
         print(f"recognised {group:12s} {100 * share:5.1f} %", flush=True)

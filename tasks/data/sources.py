@@ -4,6 +4,7 @@ A new kind is one more class here and one more member of `DataSource` at the end
 """
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,20 +66,23 @@ class ParquetData(Settings):
     def open_split(self, split: str) -> Split:
         """Open a split; DataError saying which file or column is missing or wrong."""
         path = Path(self.path) / f"{split}.parquet"
-        if not path.is_file():
+        if not os.path.isfile(path):  # not Path.is_file, which raises for a name that is too long
             raise DataError(f"no file {path}; put the {split} split there")
+        # What is wrong with a Parquet file shows at many places, in many kinds of exceptions.
         try:
             file = pq.ParquetFile(path, memory_map=True)
             table = file.read(columns=["image", "label"])
-        except (pa.ArrowException, OSError) as error:
+            _check_columns(path, table)
+            return Split(
+                labels_N=table["label"].cast(pa.int64()).to_numpy().astype(np.int64),
+                class_names=_class_names_of(path, table.schema),
+                images=_ParquetImages(path, table["image"]),
+                digest=sha256_of_file(path),
+            )
+        except DataError:
+            raise
+        except Exception as error:
             raise DataError(f"{path}: not a readable Parquet file ({error})") from None
-        _check_columns(path, table)
-        return Split(
-            labels_N=table["label"].to_numpy().astype(np.int64),
-            class_names=_class_names_of(table.schema),
-            images=_ParquetImages(path, table["image"]),
-            digest=sha256_of_file(path),
-        )
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,10 @@ class _ParquetImages:
 
     def read(self, index: int) -> tuple[bytes, str]:
         where = f"{self.path}: row {index}"
-        data = self.column[index]["bytes"].as_py()
+        try:
+            data = self.column[index]["bytes"].as_py()
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{where} cannot be read ({error}); write the file anew") from None
         if data is None:
             raise DataError(f"{where} has no image bytes; write the images into the file")
         return data, where
@@ -98,25 +105,39 @@ def _check_columns(path: Path, table: pa.Table) -> None:
     missing = [name for name in ("image", "label") if name not in table.column_names]
     if missing:
         raise DataError(f"{path}: no column {' and no column '.join(missing)}")
+    if len(table.column_names) > 2:
+        raise DataError(f"{path}: its columns are {table.column_names}; keep one of each name")
     image, label = table.schema.field("image").type, table.schema.field("label").type
-    if not pa.types.is_struct(image) or image.get_field_index("bytes") < 0:
-        raise DataError(f"{path}: column image is {image}, not a struct with bytes")
+    has_bytes = pa.types.is_struct(image) and image.get_field_index("bytes") >= 0
+    if not has_bytes or image.field("bytes").type not in (pa.binary(), pa.large_binary()):
+        raise DataError(f"{path}: column image is {image}, not a struct with binary bytes")
     if not pa.types.is_integer(label):
         raise DataError(f"{path}: column label is {label}, not an integer")
     if table["label"].null_count:
         raise DataError(f"{path}: {table['label'].null_count} rows have no label")
 
 
-def _class_names_of(schema: pa.Schema) -> tuple[str, ...] | None:
+def _class_names_of(path: Path, schema: pa.Schema) -> tuple[str, ...] | None:
     """Class names from the metadata that Hugging Face `datasets` writes, if they are there."""
     raw = (schema.metadata or {}).get(b"huggingface")
     if raw is None:
         return None
     try:
         names = json.loads(raw)["info"]["features"]["label"]["names"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return tuple(str(name) for name in names)
+    return _checked_names(path, names)
+
+
+def _checked_names(where: Path, names: object) -> tuple[str, ...]:
+    """Class names as prompts may have them; DataError for anything else."""
+    whole = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not whole or not all(0 < len(name) <= 200 and name.isprintable() for name in names):
+        raise DataError(
+            f"{where}: its class names are not a list of printable names of 1 to 200 characters; "
+            "write them anew"
+        )
+    return tuple(names)
 
 
 class ImageFolderData(Settings):
@@ -131,8 +152,14 @@ class ImageFolderData(Settings):
     def open_split(self, split: str) -> Split:
         """Open a split; DataError saying which folder is missing or empty."""
         folder = Path(self.path) / split
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # not Path.is_dir, which raises for a name that is too long
             raise DataError(f"no folder {folder}; put the {split} split there, one folder a class")
+        try:
+            return self._opened(folder)
+        except (OSError, UnicodeError) as error:
+            raise DataError(f"{folder}: cannot be read ({error}); rename or unlock it") from None
+
+    def _opened(self, folder: Path) -> Split:
         classes = self._class_folders()
         files, labels = [], []
         for label, name in enumerate(classes):
@@ -150,7 +177,8 @@ class ImageFolderData(Settings):
 
     def _class_folders(self) -> tuple[str, ...]:
         """The union over the splits, so that a class without test images keeps its label."""
-        return tuple(sorted({path.name for path in Path(self.path).glob("*/*") if path.is_dir()}))
+        names = {path.name for path in Path(self.path).glob("*/*") if path.is_dir()}
+        return _checked_names(Path(self.path), sorted(names))
 
 
 @dataclass(frozen=True)
@@ -168,7 +196,8 @@ class _FileImages:
 def _images_below(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(path for path in found if path.is_file())  # a pipe would be waited for
 
 
 DataSource = Annotated[ParquetData | ImageFolderData, Field(discriminator="kind")]

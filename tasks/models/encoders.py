@@ -1,19 +1,21 @@
 """open_clip models: which one, loading it, and keeping it in open_clip's own `local-dir:` form."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
 from PIL import Image
 from pydantic import Field
-from safetensors import SafetensorError
+from safetensors import safe_open
 from torch import Tensor, nn
 
-from gift_core.errors import SettingsError, StoreError
+from gift_core.errors import GiftError, SettingsError, StoreError
 from gift_core.features import freeze_logit_scale_
 from gift_core.settings import Settings
 from tasks.digests import digest_of_files, sha256_of_file
@@ -23,11 +25,11 @@ from tasks.store.checkpoints import save_tensors
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
+MAX_CONFIG_BYTES = 1_000_000
+MAX_CONFIG_NUMBER = 1_000_000
+MAX_LAYERS = 1000
 LOCAL_DIR = "local-dir:"
 HUB = "hf-hub:"
-
-LOAD_ERRORS = (RuntimeError, ValueError, OSError, KeyError, AssertionError, SafetensorError)
-"""What open_clip raises for weights that are torn or belong to another architecture."""
 
 
 class ModelSettings(Settings):
@@ -95,7 +97,8 @@ def check_model(settings: ModelSettings) -> str:
             f"model.pretrained: {name} needs a pretrained tag or a weights file, "
             f"for example one of {_shown_tags(name)}"
         )
-    if Path(settings.pretrained).is_file():
+    if os.path.isfile(settings.pretrained):
+        _check_weights(Path(settings.pretrained))
         return f"{name}:{sha256_of_file(Path(settings.pretrained))}"
     if open_clip.get_pretrained_cfg(name, settings.pretrained):
         return f"{name}:{settings.pretrained}"
@@ -107,12 +110,59 @@ def check_model(settings: ModelSettings) -> str:
 
 def _check_local_dir(folder: Path) -> str:
     for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):
             raise SettingsError(
                 f"model.architecture: {folder} holds no {name}, "
                 "so it is not a model in open_clip's local-dir form"
             )
+    _check_config(folder / CONFIG)
+    _check_weights(folder / WEIGHTS)
     return digest_of_files(folder)
+
+
+def _check_config(path: Path) -> None:
+    """SettingsError for a config that is none, or that would build a model without end."""
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ValueError(f"more than {MAX_CONFIG_BYTES:,} bytes")
+        config = json.loads(path.read_bytes())
+        parts = [config["model_cfg"][name] for name in ("vision_cfg", "text_cfg")]
+        _check_numbers(config["model_cfg"])
+        if any(layers > MAX_LAYERS for part in parts for layers in _layers(part)):
+            raise ValueError(f"more than {MAX_LAYERS} layers")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise SettingsError(
+            f"model.architecture: {path} is no config of an open_clip model ({error!r}); "
+            "take the one that belongs to the weights"
+        ) from None
+
+
+def _layers(part: dict[str, Any]) -> list[int]:
+    layers = part.get("layers", 0)
+    return layers if isinstance(layers, list) else [layers]  # a ResNet has a list of four
+
+
+def _check_numbers(value: object) -> None:
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_numbers(inner)
+    elif isinstance(value, int | float) and not abs(value) <= MAX_CONFIG_NUMBER:
+        raise ValueError(f"it holds the number {value}")
+
+
+def _check_weights(path: Path) -> None:
+    """SettingsError for weights that are not tensors alone: a pickle may hold a program."""
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                file.keys()
+        else:
+            torch.load(path, map_location="meta", weights_only=True)
+    except Exception as error:  # a file can be wrong in as many ways as there are bytes
+        raise SettingsError(
+            f"model: {path} holds no weights that can be read safely ({error}); convert it to "
+            "safetensors where it comes from"
+        ) from None
 
 
 def _shown_tags(name: str) -> str:
@@ -122,8 +172,10 @@ def _shown_tags(name: str) -> str:
 def load_encoder(folder: Path, device: torch.device) -> Encoder:
     """Load a model kept by `export_pretrained` or `export_tuned`; StoreError when it cannot be."""
     try:
+        _check_local_dir(folder)
         return _load(f"{LOCAL_DIR}{folder}", None, device)
-    except LOAD_ERRORS as error:
+    # A model that is not what its config says fails anywhere in open_clip.
+    except Exception as error:
         raise StoreError(f"{folder}: not a model that open_clip can load ({error})") from error
 
 
@@ -131,10 +183,12 @@ def export_pretrained(settings: ModelSettings, folder: Path) -> None:
     """Write theta_0 to `folder` in `local-dir:` form, fp32; SettingsError when it cannot be had."""
     try:
         encoder = _load(settings.architecture, settings.pretrained, torch.device("cpu"))
-    except LOAD_ERRORS as error:
+    except GiftError:
+        raise
+    except Exception as error:  # as above
         raise SettingsError(
             f"model: open_clip could not load {settings.architecture} "
-            f"({settings.pretrained or 'its own weights'}): {' '.join(str(error).split())}"
+            f"({settings.pretrained or 'its own weights'}): {error}"
         ) from error
     if settings.architecture.startswith(LOCAL_DIR):
         _copy_all_but_weights(Path(settings.architecture.removeprefix(LOCAL_DIR)), folder)
@@ -151,7 +205,7 @@ def export_tuned(model: Towers, parent_folder: Path, folder: Path) -> None:
 
 def _load(name: str, pretrained: str | None, device: torch.device) -> Encoder:
     model, augmentation, preprocessing = open_clip.create_model_and_transforms(
-        name, pretrained=pretrained, device=device, precision="fp32"
+        name, pretrained=pretrained, device=device, precision="fp32", weights_only=True
     )
     freeze_logit_scale_(model)
     pictures = preprocessing_of(augmentation, preprocessing)
@@ -175,7 +229,7 @@ def _load(name: str, pretrained: str | None, device: torch.device) -> Encoder:
 
 def _copy_all_but_weights(source: Path, folder: Path) -> None:
     for path in sorted(source.iterdir()):
-        if path.is_file() and path.suffix not in {".safetensors", ".bin", ".pth"}:
+        if path.is_file() and path.suffix not in {".safetensors", ".bin", ".pth", ".pt"}:
             shutil.copyfile(path, folder / path.name)
 
 

@@ -5,6 +5,7 @@ diffusers takes seconds to import and is imported where it is used: training doe
 """
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
@@ -19,6 +20,7 @@ from gift_core.settings import Settings
 from tasks.digests import digest_of_files
 
 INDEX = "model_index.json"
+LIBRARIES = ("diffusers", "transformers")
 RELEASED_STEPS = 50
 """Below this many steps the released code leaves PNDM for DPM-Solver++ (docs/method.md)."""
 
@@ -64,39 +66,66 @@ class DiffusersSettings(Settings):
     batch_size: int = Field(
         default=16,
         ge=1,
+        le=1024,
         description="Pictures a call (the released code: 1); part of the plan of a shard",
     )
 
     def check(self) -> str:
         """Say what the generator is, or refuse it with SettingsError; nothing is downloaded."""
         folder = Path(self.model)
-        if not folder.exists():
+        if not os.path.exists(folder):  # not Path.exists, which raises for a name too long
             if self.model.count("/") != 1 or self.model.startswith((".", "/", "~")):
                 raise SettingsError(
                     f"synthesis.generator.model: no folder {folder}; name a diffusers pipeline"
                     " folder or a hub model (ORG/NAME)"
                 )
             return f"{self.model}@{self.revision or 'main'}"
-        try:
-            index = json.loads((folder / INDEX).read_text())
-            known = str(index["_class_name"])
-        except (OSError, ValueError, KeyError, TypeError):
-            raise SettingsError(
-                f"synthesis.generator.model: {folder} is not a diffusers pipeline folder "
-                f"(no readable {INDEX})"
-            ) from None
-        import diffusers
-
-        if not hasattr(diffusers, known):
-            raise SettingsError(
-                f"synthesis.generator.model: {folder / INDEX} names the pipeline {known}, "
-                "which this diffusers does not have"
-            )
+        _check_index(folder)
         return f"{folder.name}@{digest_of_files(folder)[:16]}"
 
     def load(self, device: torch.device) -> Generator:
         """Load the pipeline onto a device; SettingsError when diffusers cannot."""
         return _DiffusersGenerator(self, device)
+
+
+def _check_index(folder: Path) -> None:
+    """SettingsError unless the folder's index names parts of diffusers and transformers alone.
+
+    diffusers imports whatever module the index names.
+    """
+    where = "synthesis.generator.model"
+    try:
+        index = json.loads((folder / INDEX).read_bytes())
+        known = index["_class_name"]
+        parts = {name: part for name, part in index.items() if isinstance(part, list)}
+        modules = {name: str(module) for name, (module, _) in parts.items() if module is not None}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise SettingsError(
+            f"{where}: {folder} is not a diffusers pipeline folder (no readable {INDEX})"
+        ) from None
+    import diffusers
+
+    if not isinstance(known, str) or not _is_pipeline(known):
+        raise SettingsError(
+            f"{where}: {folder / INDEX} names the pipeline {known}, which this diffusers does not "
+            "have"
+        )
+    for name, module in modules.items():
+        if module not in LIBRARIES and not hasattr(diffusers.pipelines, module):
+            raise SettingsError(
+                f"{where}: {folder / INDEX} takes {name} from {module}, which is neither diffusers "
+                "nor transformers; such code is not run"
+            )
+
+
+def _is_pipeline(name: str) -> bool:
+    import diffusers
+
+    try:
+        kind = getattr(diffusers, name, None)
+    except Exception:  # parts of diffusers need libraries that are not there
+        return False
+    return isinstance(kind, type) and issubclass(kind, diffusers.DiffusionPipeline)
 
 
 class _DiffusersGenerator:
@@ -116,10 +145,10 @@ class _DiffusersGenerator:
             pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
                 settings.model, revision=settings.revision, dtype=dtype, use_safetensors=True
             )
-        except (OSError, ValueError, RuntimeError, TypeError) as error:
+        # A pipeline that is not what its index says fails anywhere in diffusers.
+        except Exception as error:
             raise SettingsError(
-                f"synthesis.generator.model: diffusers could not load {settings.model}: "
-                f"{' '.join(str(error).split())}"
+                f"synthesis.generator.model: diffusers could not load {settings.model}: {error}"
             ) from error
         if settings.solver == "released":
             solver = (

@@ -5,15 +5,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from gift_core.errors import SettingsError
+from gift_core.errors import PASSWORD, SettingsError
 from tasks.store.objects import FolderStore, ObjectStore
 
 
 def open_store(url: str, options: Mapping[str, Any] | None = None) -> ObjectStore:
     """Open "s3://bucket/prefix", "file:///folder" or a folder by its path; asks no network.
 
-    `options` are those of S3Store. Raises SettingsError for another scheme or an unknown option.
+    `options` are those of S3Store. Raises SettingsError for another scheme, an unknown option, or
+    an address with a user or password in it: addresses are kept and shown.
     """
+    if PASSWORD.search(url) or PASSWORD.search(str((options or {}).get("endpoint_url"))):
+        raise SettingsError(
+            f"store {url}: an address may hold no user or password; give them as "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or as a block's key and secret"
+        )
     scheme, separator, _ = url.partition("://")
     if separator and scheme == "s3":
         from tasks.store.s3 import S3Store  # a folder alone need not wait for botocore

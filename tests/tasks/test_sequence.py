@@ -54,7 +54,7 @@ def test_defaults_are_the_papers(content: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"sed": 1}, r"sequence\.yaml: sed: no such setting; check the spelling"),
+        ({"sed": 1}, r"sequence\.yaml: sed: no such setting; did you mean seed\?"),
         ({"method": "gifft"}, r"method: .*'gift', 'finetune' or 'l2'"),
         ({"name": "../up"}, r"name: .*'\.\./up'"),
         ({"tasks": []}, "tasks: .*at least 1"),

@@ -64,7 +64,7 @@ def test_missing_split_is_one_sentence(tmp_path: Path) -> None:
     ("table", "sentence"),
     [
         (pa.table({"label": [0]}), "no column image"),
-        (pa.table({"image": ["x"], "label": [0]}), "not a struct with bytes"),
+        (pa.table({"image": ["x"], "label": [0]}), "not a struct with binary bytes"),
         (pa.table({"image": [{"bytes": b"x"}], "label": ["a"]}), "not an integer"),
         (
             pa.table({"image": [{"bytes": b"x"}], "label": pa.array([None], pa.int64())}),

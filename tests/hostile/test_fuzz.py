@@ -1,0 +1,429 @@
+"""Ten thousand broken inputs: each is a value or one sentence, soon, and no file elsewhere.
+
+`make test` always draws the same inputs. Others, and more, are drawn with
+
+    python -m pytest tests/hostile/test_fuzz.py -p tests.hostile.more --hypothesis-seed 7
+"""
+
+import io
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
+from safetensors.torch import save
+
+from deployments.tables import matrix_table, metrics_table
+from gift_core.errors import GiftError
+from tasks.data.sources import ParquetData
+from tasks.images import decode_rgb
+from tasks.manifests import (
+    FisherManifest,
+    Manifest,
+    ModelManifest,
+    PairsManifest,
+    ScoresManifest,
+    SequenceManifest,
+    ShardManifest,
+)
+from tasks.models.encoders import ModelSettings, check_model
+from tasks.models.generators import DiffusersSettings
+from tasks.report import load_sequence_manifest, report
+from tasks.sequence import load_sequence
+from tasks.store import registry
+from tasks.store.checkpoints import load_tensors
+from tasks.store.heads import Candidate, ModelReference, history_of
+from tasks.store.objects import FolderStore
+from tasks.store.outputs import find_output, read_run_record
+from tasks.store.shards import ReplayPair, read_shard, write_shard
+from tasks.store.step_checkpoints import StepCheckpoints
+from tests.hostile.harness import Inputs, read
+from tests.hostile.mutations import NASTY, Json, changed, flipped
+from tests.tasks.conftest import made_up_run
+from tests.worlds import CLIP, GENERATOR, png, square, write_split
+
+pytestmark = pytest.mark.timeout(600)
+NUM_INPUTS = 10_000
+
+
+def inputs(number: int) -> Any:  # noqa: ANN401 - a decorator of hypothesis
+    """So many inputs, the same ones each time unless hypothesis is told otherwise."""
+    is_usual = settings.get_current_profile_name() != "more"
+    return settings(
+        max_examples=number if is_usual else 10 * number,
+        deadline=None,
+        database=None,
+        derandomize=is_usual,
+        phases=(Phase.explicit, Phase.generate),
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def encoded(kind: str, mode: str = "RGB", **options: Any) -> bytes:  # noqa: ANN401 - Pillow's
+    buffer = io.BytesIO()
+    Image.fromarray(square("red", 1)).convert(mode).save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzz")
+
+
+# Sequence files
+
+SEQUENCE = {
+    "name": "tiny",
+    "model": {"architecture": "ViT-B-16", "pretrained": "openai"},
+    "tasks": [
+        {
+            "name": "warm",
+            "data": {"kind": "parquet", "path": "data/warm"},
+            "class_names": ["red", "green"],
+            "templates": ["a photo of a {}."],
+        }
+    ],
+    "synthesis": {"num_pairs": 6, "generator": {"num_steps": 2, "image_size": 32}},
+    "finetune": {"num_steps": 3, "objective": {"distillation": {"weight": 1}}},
+    "gate": {"min_gain": 1.5},
+    "store": {"url": "store"},
+}
+
+
+@inputs(1200)
+@given(content=changed(SEQUENCE))
+def test_sequences_of_other_kinds(folder: Path, content: Json) -> None:
+    file = folder / "sequence.yaml"
+    file.write_text(json.dumps(content))
+    read(lambda: load_sequence(file), folder)
+
+
+LINES = b"""# a sequence
+name: tiny
+seed: 0x7
+model: {architecture: ViT-B-16, pretrained: openai}
+tasks: &tasks
+- name: warm
+  data: {kind: parquet, path: "data"}
+  templates: ['a {}', &t "{} \\n"]
+panel: []
+<<: {baseline: !!str 12}
+gate: {min_gain: 1.5e0}
+"""
+
+
+@inputs(1100)
+@given(data=flipped([LINES]))
+def test_sequence_files_with_other_bytes(folder: Path, data: bytes) -> None:
+    file = folder / "sequence.yaml"
+    file.write_bytes(data)
+    read(lambda: load_sequence(file), folder)
+
+
+YAML_WORDS = st.sampled_from(
+    ["&a ", "*a", "[", "]", "{", "}", ": ", "- ", "\n", "  ", "? ", "<<: ", "!!int ", "!!float ",
+     "!!binary ", "!!timestamp ", "!!python/name:os.system ", "!!set ", "!!omap ", "'", '"', "|",
+     "%YAML 1.1\n", "---\n", "...\n", "name", "tasks", "2001-99-99", "1:99", "0x", ".inf", "~", "#"]
+)  # fmt: skip
+
+
+@inputs(700)
+@given(words=st.lists(YAML_WORDS, max_size=40))
+def test_words_of_yaml_in_any_order(folder: Path, words: list[str]) -> None:
+    file = folder / "sequence.yaml"
+    file.write_text("".join(words))
+    read(lambda: load_sequence(file), folder)
+
+
+# Pictures
+
+PICTURES = [
+    encoded("PNG"), encoded("PNG", "P"), encoded("PNG", "LA"), encoded("PNG", "I;16"),
+    encoded("JPEG"), encoded("JPEG", "CMYK"), encoded("WEBP"), encoded("WEBP", lossless=True),
+    encoded("GIF"), encoded("TIFF"), encoded("TIFF", compression="tiff_lzw"),
+    encoded("TIFF", "F"), encoded("BMP"), encoded("PPM"),
+]  # fmt: skip
+
+
+@inputs(1600)
+@given(data=flipped(PICTURES, start=64))
+def test_pictures(folder: Path, data: bytes) -> None:
+    read(lambda: decode_rgb(data, "picture 7"), folder)
+
+
+# Parquet: shards and data sets
+
+
+def shard(folder: Path) -> bytes:
+    pairs = [ReplayPair(png(square("red", n)), f"p {n}", n, "g", "warm", n) for n in range(4)]
+    write_shard(folder / "shard.parquet", pairs)
+    return (folder / "shard.parquet").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def a_shard(folder: Path) -> bytes:
+    return shard(folder)
+
+
+@inputs(1300)
+@given(data=st.data())
+def test_shards(folder: Path, a_shard: bytes, data: st.DataObject) -> None:
+    broken = data.draw(flipped([a_shard], start=-2500))
+    read(lambda: read_shard(broken, "shard 7"), folder)
+
+
+def use_split(root: Path) -> None:
+    split = ParquetData(path=str(root)).open_split("train")
+    for index in range(min(3, len(split))):
+        split.image(index)
+
+
+@pytest.fixture(scope="module")
+def a_split(folder: Path) -> bytes:
+    write_split(folder / "whole.parquet", [png(square("red", 1))] * 2, [0, 1], ["a", "b"])
+    return (folder / "whole.parquet").read_bytes()
+
+
+@inputs(700)
+@given(data=st.data())
+def test_data_sets_with_other_bytes(folder: Path, a_split: bytes, data: st.DataObject) -> None:
+    (folder / "train.parquet").write_bytes(data.draw(flipped([a_split], start=-1200)))
+    read(lambda: use_split(folder), folder)
+
+
+COLUMNS: list[pa.Array] = [
+    pa.array([0, 1]),
+    pa.array([2**64 - 1, 0], pa.uint64()),
+    pa.array([-(2**63), None], pa.int64()),
+    pa.array(["x" * 100_000, "\0"]),
+    pa.array([[1], []]),
+    pa.array([True, False]),
+    pa.array([0.5, float("nan")]),
+    pa.array(["a", "a"]).dictionary_encode(),
+    pa.array([0, 1], pa.int8()).dictionary_encode(),
+    pa.nulls(2),
+    pa.array([b"", b"GIF89a"]),
+    *(
+        pa.array([{"bytes": value, "path": "../../x"}, None])
+        for value in (b"", b"\x89PNG", "text", 1, [1], {"bytes": b""}, None, png(square("red", 1)))
+    ),
+    pa.StructArray.from_arrays([pa.array([b"a", b"b"])] * 2, names=["bytes", "bytes"]),
+    pa.array([[{"bytes": b"a"}], []]),
+]
+NAMES = st.sampled_from(["image", "label", "image", "label", "bytes", "", "\0", "image.bytes"])
+CLASS_NAMES = st.sampled_from(
+    [b"", b"{", b"[" * 100_000, b"\xff", b"null"]
+    + [
+        json.dumps({"info": {"features": {"label": {"names": names}}}}).encode()
+        for names in (
+            *NASTY,
+            [None],
+            ["a", 1],
+            ["\x1b[2J"],
+            ["../x", "b"],
+            ["a" * 10_000],
+            ["a", "b"],
+        )
+        if not isinstance(names, float)
+    ]
+)
+
+
+@inputs(600)
+@given(
+    columns=st.lists(st.tuples(NAMES, st.sampled_from(COLUMNS)), min_size=1, max_size=4),
+    metadata=CLASS_NAMES,
+)
+def test_data_sets_of_other_columns(
+    folder: Path, columns: list[tuple[str, pa.Array]], metadata: bytes
+) -> None:
+    table = pa.table([column for _, column in columns], names=[name for name, _ in columns])
+    table = table.replace_schema_metadata({b"huggingface": metadata})
+    pq.write_table(table, folder / "train.parquet")
+    read(lambda: use_split(folder), folder)
+
+
+# What a store holds
+
+
+@pytest.fixture(scope="module")
+def store(folder: Path) -> FolderStore:
+    store = FolderStore(folder / "store")
+    run = made_up_run(store)
+    report.fn(*run.arguments)
+    for model in run.models[1:]:
+        reference = ModelReference(output=f"{model.stage}/{model.key}", digest=model.digest)
+        lineage = {reference.output: reference.digest}
+        candidate = Candidate(model=reference, lineage=lineage)
+        registry.promote(store, "little", candidate, reason="", actor="test")
+    return store
+
+
+class Overwritten:
+    """A JSON object of a store that is put back afterwards."""
+
+    def __init__(self, store: FolderStore, pattern: str) -> None:
+        self.path = sorted(store.root.glob(pattern))[0]
+        self._whole = self.path.read_bytes()
+        self.json = json.loads(self._whole)
+
+    def __enter__(self) -> "Overwritten":
+        return self
+
+    def put(self, content: Json) -> None:
+        self.path.write_text(json.dumps(content))
+
+    def __exit__(self, *_: object) -> None:
+        self.path.write_bytes(self._whole)
+
+
+def shown(manifest: SequenceManifest) -> None:
+    console = Console(file=io.StringIO())
+    console.print(matrix_table(manifest))
+    console.print(metrics_table([manifest]))
+
+
+@inputs(500)
+@given(data=st.data())
+def test_sequence_manifests(folder: Path, store: FolderStore, data: st.DataObject) -> None:
+    with Overwritten(store, "reports/little/sequence.json") as file:
+        file.put(data.draw(changed(file.json)))
+        read(lambda: shown(load_sequence_manifest(store, "little")), folder)
+
+
+@pytest.mark.parametrize(
+    "kind", [ModelManifest, PairsManifest, ShardManifest, FisherManifest, ScoresManifest]
+)
+@inputs(260)
+@given(data=st.data())
+def test_manifests(
+    folder: Path, store: FolderStore, kind: type[Manifest], data: st.DataObject
+) -> None:
+    stage = kind.model_fields["stage"].default or "finetune"
+    stage = stage if isinstance(stage, str) else "finetune"
+    with Overwritten(store, f"outputs/{stage}/*/manifest.json") as file:
+        file.put(data.draw(changed(file.json)))
+
+        def use() -> None:
+            found = find_output(store, kind, stage, file.path.parent.name)
+            if found is not None:
+                assert len(found.digest) == 64
+                read_run_record(store, found)
+
+        read(use, folder)
+
+
+@inputs(300)
+@given(data=st.data())
+def test_run_records(folder: Path, store: FolderStore, data: st.DataObject) -> None:
+    with Overwritten(store, "outputs/evaluate/*/run.json") as file:
+        manifest = find_output(store, ScoresManifest, "evaluate", file.path.parent.name)
+        assert manifest is not None
+        file.put(data.draw(changed(file.json)))
+        read(lambda: read_run_record(store, manifest), folder)
+
+
+@pytest.mark.parametrize("pattern", ["heads/little/head.json", "heads/little/entries/*.json"])
+@inputs(250)
+@given(data=st.data())
+def test_heads(folder: Path, store: FolderStore, pattern: str, data: st.DataObject) -> None:
+    with Overwritten(store, pattern) as file:
+        file.put(data.draw(changed(file.json)))
+        read(lambda: history_of(store, "little"), folder)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(folder: Path, store: FolderStore) -> StepCheckpoints:
+    key = sorted((store.root / "outputs/finetune").glob("*"))[0].name
+    manifest = find_output(store, ModelManifest, "finetune", key)
+    assert manifest is not None
+    (folder / "state").write_bytes(TENSORS)
+    checkpoints = StepCheckpoints(store, manifest)
+    checkpoints.save(2, folder / "state", {"step": [1, 2]})
+    return checkpoints
+
+
+@inputs(250)
+@given(data=st.data())
+def test_checkpoints(
+    folder: Path, store: FolderStore, checkpoints: StepCheckpoints, data: st.DataObject
+) -> None:
+    with Overwritten(store, "checkpoints/finetune/*/latest.json") as file:
+        file.put(data.draw(changed(file.json)))
+        read(lambda: checkpoints.fetch(folder / "fetched"), folder)
+
+
+# Models
+
+TENSORS = save({"a": torch.zeros(2, 3), "b": torch.ones(4, dtype=torch.float16)})
+ENTRY = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}
+
+
+@inputs(600)
+@given(data=flipped([TENSORS], start=160))
+def test_safetensors_with_other_bytes(folder: Path, data: bytes) -> None:
+    (folder / "weights.safetensors").write_bytes(data)
+    read(lambda: load_tensors(folder / "weights.safetensors"), folder)
+
+
+@inputs(600)
+@given(
+    header=changed({"__metadata__": {"format": "pt"}, "a": ENTRY, "b": {**ENTRY, "dtype": "BF16"}}),
+    length=st.none() | st.sampled_from([0, 1, 7, 2**31, 2**63, 2**64 - 1]),
+    body=st.sampled_from([0, 24, 36, 1000]),
+)
+def test_safetensors_of_other_headers(
+    folder: Path, header: Json, length: int | None, body: int
+) -> None:
+    text = json.dumps(header).encode()
+    content = struct.pack("<Q", len(text) if length is None else length) + text + bytes(body)
+    (folder / "weights.safetensors").write_bytes(content)
+    read(lambda: load_tensors(folder / "weights.safetensors"), folder)
+
+
+@inputs(300)
+@given(config=changed(json.loads((CLIP / "open_clip_config.json").read_text())))
+def test_model_configs(folder: Path, config: Json) -> None:
+    (folder / "open_clip_model.safetensors").write_bytes(TENSORS)
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    read(lambda: check_model(ModelSettings(architecture=f"local-dir:{folder}")), folder)
+
+
+@inputs(300)
+@given(index=changed(json.loads((GENERATOR / "model_index.json").read_text())))
+def test_pipeline_indices(folder: Path, index: Json) -> None:
+    DiffusersSettings(model=str(GENERATOR)).check()  # imports diffusers, which takes seconds
+    pipeline = folder / "pipeline"
+    pipeline.mkdir(exist_ok=True)
+    (pipeline / "model_index.json").write_text(json.dumps(index))
+    read(lambda: DiffusersSettings(model=str(pipeline)).check(), folder)
+
+
+def test_a_reader_that_fails_otherwise_is_seen(tmp_path: Path) -> None:
+    """The harness itself: each kind of failure that it looks for fails."""
+    num = Inputs.num
+    with pytest.raises(KeyError):
+        read(lambda: {}["key"])
+    with pytest.raises(AssertionError):
+        read(lambda: (tmp_path / "file").write_text("x"), tmp_path / "store")
+    Inputs.num = num
+
+    def refuse() -> None:
+        raise GiftError("two\nlines \x1b[31m")
+
+    assert read(refuse) == "two lines ?[31m"
+
+
+def test_ten_thousand_inputs_were_read() -> None:
+    """Runs last: the file is one worker's, from top to bottom."""
+    print(f"{Inputs.num} inputs, {Inputs.num_refused} refused")
+    assert Inputs.num >= NUM_INPUTS
+    assert NUM_INPUTS / 3 < Inputs.num_refused < Inputs.num, "neither all refused nor none"
