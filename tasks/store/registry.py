@@ -1,7 +1,7 @@
 """The registry: each sequence has a head, the model that production may use, and its history.
 
-Going back is a new entry: history is never rewritten. The head is laid among the entries first, then
-replaced: whoever is killed or comes too late leaves nothing that is not history already.
+Going back is a new entry: history is never rewritten. The head is laid among the entries first,
+then replaced: whoever is killed or comes too late leaves nothing that is not history already.
 """
 
 import random

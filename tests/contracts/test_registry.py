@@ -53,9 +53,8 @@ def test_a_promotion_moves_the_head_and_is_kept_whole(store: ObjectStore) -> Non
     assert [entry.previous for entry in history] == [history[1].digest, history[2].digest, None]
     assert list_sequences(store) == ["line"]
     paths = store.list("heads")
-    assert paths == sorted(
-        [*(f"heads/line/entries/{entry.digest}.json" for entry in history[1:]), "heads/line/head.json"]
-    )
+    archived = [f"heads/line/entries/{entry.digest}.json" for entry in history[1:]]
+    assert paths == sorted([*archived, "heads/line/head.json"])
 
 
 def test_the_head_again_adds_nothing(store: ObjectStore) -> None:
