@@ -32,7 +32,7 @@ test: .venv/test data  ## Everything that README promises
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov=gift_core --cov-fail-under=95
 
-soak: .venv/test data  ## A hundred kills of the demo's run, each resumed and compared (45 minutes)
+soak: .venv/test data  ## A hundred kills of the demo's run, each resumed and compared (about an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak.sweep --folder 50 --s3 50
 
 bench: .venv/test  ## The training step against the released order of operations (minutes)
