@@ -77,6 +77,6 @@ def test_the_order_of_heads_is_not_a_matter_of_clocks(
 def test_sweeping_reads_the_clock_of_the_store(store: ObjectStore, off_by: list[float]) -> None:
     store.put_if_absent("outputs/finetune/abc/0123/file", b"young, and its output unfinished")
     off_by.append(400 * DAY)
-    assert find_unreferenced(store, 7 * DAY) == []
+    assert find_unreferenced(store, 7 * DAY).groups == ()
     off_by.append(-800 * DAY)
-    assert len(find_unreferenced(store, -1)) == 1, "it is seen, and was spared for its age"
+    assert len(find_unreferenced(store, -1).groups) == 1, "it is seen, and was spared for its age"

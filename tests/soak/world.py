@@ -22,6 +22,7 @@ from flows.continual_sequence import continual_sequence
 from tasks.sequence import SequenceSettings, StoreSettings
 from tasks.store.address import open_store
 from tasks.store.heads import HEADS, history_of
+from tasks.store.leases import leases
 from tasks.store.sweep import find_unreferenced
 from tasks.store.verify import verify_store
 from tests.soak.forks import Teller
@@ -78,16 +79,23 @@ class Soaked:
             continual_sequence(sequence=self.sequence())
 
     def look(self, _tell: Teller) -> None:
-        """Write down what the store holds."""
+        """Write down what the store holds; the killed run's lease is removed first.
+
+        `gift gc` would believe for a quarter of an hour that the run lives, and spare everything.
+        """
         self._use_scratch()
         store = open_store(self.store)
+        dead = leases(store)
+        assert len(dead) <= 1, f"more leases than runs that were killed: {sorted(dead)}"
+        for path in (path for paths in dead.values() for path in paths):
+            store.delete(path)
         history = history_of(store, self.sequence().name)
         left = Left(
             manifests=manifest_digests(store),
             damages=[str(damage) for damage in verify_store(store).damages],
             unreferenced=[
                 f"{group.what}: {', '.join(group.paths)}"
-                for group in find_unreferenced(store, EVERYTHING_IS_OLD)
+                for group in find_unreferenced(store, EVERYTHING_IS_OLD).groups
             ],
             models=[entry.model.output for entry in reversed(history)],
             paths=[
