@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gift_core.errors import SettingsError
+from gift_core.errors import SettingsError, one_line
 
 if TYPE_CHECKING:
     from tasks.store.heads import HeadEntry
@@ -53,9 +53,9 @@ def log(name: Name, store: StoreUrl = None, block: Block = None) -> None:
     objects = open_at(store, block)
     for entry in chain(objects, need_head(objects, name)):
         typer.echo(_told(objects, entry))
-        typer.echo(f"    by {plain(entry.actor)}: {plain(entry.reason) or 'no reason given'}")
+        typer.echo(f"    by {one_line(entry.actor)}: {one_line(entry.reason) or 'no reason given'}")
         for failure in entry.verdict.failures if entry.verdict else ():
-            typer.echo(f"    against the gate: {plain(str(failure))}")
+            typer.echo(f"    against the gate: {one_line(str(failure))}")
 
 
 @registry.command()
@@ -103,7 +103,7 @@ def verify(store: StoreUrl = None, block: Block = None) -> None:
     objects = open_at(store, block)
     found = verify_store(objects)
     for damage in found.damages:
-        typer.echo(f"{damage.path}: {damage.problem}")
+        typer.echo(one_line(f"{damage.path}: {damage.problem}"))
     typer.echo(
         f"{found.num_outputs} outputs, {found.num_files} files, {found.num_bytes / 1e6:,.1f} MB, "
         f"{found.num_entries} entries of heads: "
@@ -129,9 +129,13 @@ def gc(
     objects = open_at(store, block)
     found = find_unreferenced(objects, seconds)
     for each in found.groups:
-        typer.echo(f"{plain(each.what)}: {len(each.paths)} objects, {each.num_bytes / 1e6:,.1f} MB")
+        typer.echo(
+            f"{one_line(each.what)}: {len(each.paths)} objects, {each.num_bytes / 1e6:,.1f} MB"
+        )
     for left in found.leftovers:
-        typer.echo(f"left by a killed writer, {plain(left.name)}: {left.num_bytes / 1e6:,.1f} MB")
+        typer.echo(
+            f"left by a killed writer, {one_line(left.name)}: {left.num_bytes / 1e6:,.1f} MB"
+        )
     if found.runs:
         typer.echo(
             f"runs under way: {len(found.runs)}; what they have made or found is spared, as is all "
@@ -200,11 +204,6 @@ def seconds_of(text: str) -> float:
     return float(int(match[1]) * _SECONDS[match[2]])
 
 
-def plain(text: str) -> str:
-    """Text from a store, without what a terminal would act on."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
 def _told(objects: "ObjectStore", entry: "HeadEntry") -> str:
     """One line for an entry: number, kind, task, time, model."""
     from tasks.manifests import ModelManifest
@@ -214,7 +213,7 @@ def _told(objects: "ObjectStore", entry: "HeadEntry") -> str:
     task = "model missing or damaged" if manifest is None else manifest.task or "pretrained"
     back = f" to {entry.restored}" if entry.restored else ""
     stage, key = entry.model.output.split("/")
-    return f"{entry.number} {entry.kind}{back}, {task}, {plain(entry.time)}, {stage}/{key[:16]}"
+    return f"{entry.number} {entry.kind}{back}, {task}, {one_line(entry.time)}, {stage}/{key[:16]}"
 
 
 def _say(objects: "ObjectStore", name: str, entry: "HeadEntry | None") -> None:

@@ -228,7 +228,7 @@ def _inputs(store: ObjectStore, paths: list[str]) -> list[str]:
 
 
 def _lost_entries(store: ObjectStore, inventory: Inventory) -> Iterator[tuple[str, list[str]]]:
-    """Entries that a broken promotion left: no history names them."""
+    """Entries that no history names: somebody removed the head that named them."""
     named = {
         entry_path(name, entry.digest)
         for name, history in inventory.histories.items()

@@ -12,8 +12,8 @@ from tasks.store.objects import CHUNK_BYTES
 from tasks.store.outputs import commit_output, find_output
 from tasks.store.s3 import S3Store
 from tests.contracts.swarm import candidate
-from tests.faults.manifests import RECORD, planned
 from tests.faults.proxy import Kind, Proxy
+from tests.manifests import RECORD, planned
 
 
 def test_slow_answers_are_waited_for(far: S3Store, proxy: Proxy) -> None:

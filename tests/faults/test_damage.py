@@ -15,8 +15,8 @@ from tasks.store.step_checkpoints import StepCheckpoints
 from tasks.store.verify import verify_store
 from tests.contracts.conftest import store
 from tests.faults.conftest import Undisturbed
-from tests.faults.manifests import RECORD, planned
 from tests.faults.sequences import assert_as_undisturbed, moved
+from tests.manifests import RECORD, planned
 
 __all__ = ["store"]
 pytestmark = pytest.mark.timeout(400)

@@ -8,7 +8,6 @@ import pytest
 from gift_core.errors import StoreError
 from tasks.manifests import (
     ModelManifest,
-    RunRecord,
     canonical_json,
     output_key,
     sha256_hex,
@@ -23,24 +22,7 @@ from tasks.store.outputs import (
     read_verified,
     run_output,
 )
-
-RECORD = RunRecord(started="2026-01-01T00:00:00+00:00", seconds=1.5, device="cpu", num_threads=2)
-
-
-def planned(seed: int = 3) -> ModelManifest:
-    return ModelManifest(
-        stage="finetune",
-        name="digits",
-        key=output_key("finetune", 1, {"parent": "p"}, {"steps": 2}, seed),
-        inputs={"parent": "p"},
-        settings={"steps": 2},
-        seed=seed,
-        versions={"torch": "2"},
-        architecture="tiny",
-        parent=None,
-        task="digits",
-        num_steps=2,
-    )
+from tests.manifests import RECORD, planned
 
 
 def writer(content: bytes = b"weights") -> Callable[[Path], None]:
