@@ -10,6 +10,7 @@ from gift_core.errors import DataError, SettingsError
 from gift_core.prompts import format_prompt, prompt_pool
 from gift_core.settings import Settings
 from gift_core.training import FinetuneSettings
+from tasks.data.loaders import check_temporary_folder
 from tasks.data.sources import DataSource, Split
 from tasks.models.encoders import check_model
 from tasks.sequence import DataSetSettings, SequenceSettings
@@ -67,6 +68,8 @@ def check_sequence(sequence: SequenceSettings, store: ObjectStore) -> Plan:
     that is removed again.
     """
     store.check()
+    if sequence.execution.workers != 0:
+        check_temporary_folder()
     replays = sequence.objective.uses_replay
     model_identity = check_model(sequence.model)
     generator_identity = sequence.synthesis.generator.check() if replays else None

@@ -6,6 +6,7 @@ run or another, from the start or resumed in the middle.
 
 import os
 import random
+import tempfile
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -18,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from gift_core.errors import GiftError
+from gift_core.errors import GiftError, SettingsError
 from tasks.data.sources import Split
 
 ImageToBytes = Callable[[Image.Image], Tensor]
@@ -30,6 +31,8 @@ Draw = tuple[int, int]
 MAX_WORKERS = 8
 PREFETCHED_BATCHES = 2
 """Batches that each worker keeps ready; they lie in shared memory (/dev/shm)."""
+MAX_TEMPORARY_FOLDER = 75
+"""Bytes: the address of a socket has 107, and multiprocessing adds 32 to the folder's name."""
 
 
 def index_batches(
@@ -206,3 +209,16 @@ def cropped_batches(
         stop = min(start + batch_size, len(split))
         images = cropped_images([split.image(index) for index in range(start, stop)], crop)
         yield images, torch.from_numpy(split.labels_N[start:stop])
+
+
+def check_temporary_folder() -> None:
+    """SettingsError when sockets of decoding workers have no room below the temporary folder.
+
+    A worker whose socket cannot be made hangs, and the training with it.
+    """
+    folder = tempfile.gettempdir()
+    if (length := len(os.fsencode(folder))) > MAX_TEMPORARY_FOLDER:
+        raise SettingsError(
+            f"temporary folder {folder}: {length} characters, and decoding workers need at "
+            f"most {MAX_TEMPORARY_FOLDER}; set TMPDIR to a shorter one, or execution.workers to 0"
+        )

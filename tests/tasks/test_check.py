@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gift_core.errors import GiftError
+from gift_core.errors import GiftError, SettingsError
 from tasks.check import Plan, check_sequence
 from tasks.sequence import SequenceSettings
 from tasks.store.address import open_store
@@ -125,3 +125,14 @@ def test_unwritable_store_is_refused_first(tmp_path: Path, tiny_data: Path) -> N
     with pytest.raises(GiftError, match="file") as caught:
         checked(tiny_sequence(tiny_data, str(blocked / "store")))
     assert caught.value.exit_code == 2
+
+
+def test_a_temporary_folder_too_deep_for_workers_is_refused_before_they_hang(
+    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", f"/{'t' * 75}")
+    sequence = tiny_sequence(tiny_data, str(tmp_path / "store"))
+    checked(sequence)  # it has no workers
+    execution = sequence.execution.model_copy(update={"workers": 1})
+    with pytest.raises(SettingsError, match=r"76 characters.*at most 75; set TMPDIR"):
+        checked(sequence.model_copy(update={"execution": execution}))
