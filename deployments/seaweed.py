@@ -29,15 +29,20 @@ class Endpoint:
     key: str
     secret: str
 
-    @contextmanager
-    def environment(self) -> Iterator[None]:
-        """The usual AWS variables for as long as the block runs."""
-        changes = {
+    @property
+    def variables(self) -> dict[str, str]:
+        """The usual AWS variables."""
+        return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": self.key,
             "AWS_SECRET_ACCESS_KEY": self.secret,
             "AWS_DEFAULT_REGION": "us-east-1",
         }
+
+    @contextmanager
+    def environment(self) -> Iterator[None]:
+        """The usual AWS variables for as long as the block runs."""
+        changes = self.variables
         before = {name: os.environ.get(name) for name in changes}
         os.environ.update(changes)
         try:
