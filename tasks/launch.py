@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from gift_core import errors
-from gift_core.errors import GiftError, RankLost
+from gift_core.errors import GiftError, RankLost, error_named
 
 STOP_GRACE_SECONDS = 20  # from SIGTERM to SIGKILL: time to save a checkpoint
 LOST_GRACE_SECONDS = 8  # the same after a rank's death: the others wait for what will not come
@@ -194,9 +193,8 @@ def _first_failure(folder: Path, launcher_code: int) -> GiftError | None:
     if paths:
         who = paths[0].stem.replace("failure-", "rank ")
         kind, message = json.loads(paths[0].read_text()).values()
-    known = getattr(errors, kind, None)
-    if isinstance(known, type) and issubclass(known, GiftError):
-        return known(message)
+    if known := error_named(kind, message):
+        return known
     what = f"failed with {kind}: {message.strip()}" if kind else message
     # torch's messages go on with a trace of C++; the log has it
     return RankLost(f"{who} {what.splitlines()[0][:500].rstrip(' .:;')}; {ADVICE}")
