@@ -26,8 +26,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
-    """A process in a group of its own; the whole group is ended, whatever happens."""
+def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[int]:
+    """A process in a group of its own, its id; the whole group is ended, whatever happens."""
     with log.open("ab") as file:
         process = subprocess.Popen(
             command,
@@ -38,7 +38,7 @@ def running(command: list[str], environment: dict[str, str], log: Path) -> Itera
             start_new_session=True,
         )
     try:
-        yield
+        yield process.pid
     finally:
         for signum in (signal.SIGTERM, signal.SIGKILL):
             if process.poll() is None:
@@ -90,11 +90,12 @@ class PrefectServer:
         return output
 
     @contextmanager
-    def worker(self, pool: str) -> Iterator[None]:
-        """A process worker of a pool."""
+    def worker(self, pool: str, name: str = "worker", *options: str) -> Iterator[int]:
+        """A process worker of a pool, its process id; what it says goes to NAME.log."""
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
-        with running(command, self.environment, self.home / "worker.log"):
-            yield
+        command += ["--name", name, *options]
+        with running(command, self.environment, self.home / f"{name}.log") as pid:
+            yield pid
 
 
 @contextmanager
@@ -107,6 +108,7 @@ def running_server(home: Path) -> Iterator[PrefectServer]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_V2_ENABLED": "false",
         "DO_NOT_TRACK": "1",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",  # a worker looks for runs so often, not every 10 s
         "GIFT_HOME": str(ROOT),
         "PYTHONPATH": str(ROOT),
     }
