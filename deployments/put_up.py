@@ -30,8 +30,6 @@ def pools() -> tuple[str, ...]:
 
 def automations() -> tuple[AutomationCore, ...]:
     """The automations of the checkout; pydantic's ValidationError when one is none of Prefect's."""
-    if not AUTOMATIONS.exists():
-        return ()
     return tuple(AutomationCore.model_validate(each) for each in _read(AUTOMATIONS)["automations"])
 
 

@@ -15,10 +15,7 @@ from deployments.put_up import pools
 from deployments.seaweed import Endpoint, Seaweed
 from tests.browser import open_page
 from tests.postgres import Postgres, running_postgres
-from tests.prefect_server import PrefectServer, Program, running_server
-
-OPTIONS = {"gpu": ("--limit", "1")}
-"""Of a pool's worker: a GPU does one run at a time."""
+from tests.prefect_server import PrefectServer, running_server
 
 
 @dataclass(frozen=True)
@@ -44,13 +41,15 @@ class House:
         return self.server.python("-m", "deployments.put_up")
 
     @contextmanager
-    def workers(self) -> Iterator[dict[str, Program]]:
-        """One worker a pool; the one for GPUs takes one run at a time."""
+    def workers(self) -> Iterator[dict[str, int]]:
+        """One worker a pool, its process id by the pool's name; that of `gpu` takes one run."""
         with ExitStack() as stack:
-            yield {
-                pool: stack.enter_context(self.server.worker(pool, *OPTIONS.get(pool, ())))
-                for pool in pools()
-            }
+            started = {}
+            for pool in pools():
+                options = ("--limit", "1") if pool == "gpu" else ()
+                worker = self.server.worker(pool, f"{pool}-worker", *options)
+                started[pool] = stack.enter_context(worker)
+            yield started
 
     @contextmanager
     def page(self) -> Iterator[Page]:

@@ -148,11 +148,12 @@ class PrefectServer:
         return output
 
     @contextmanager
-    def worker(self, pool: str, *options: str) -> Iterator[Program]:
-        """A process worker of a pool; its log is `worker-POOL.log` in the server's home."""
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, *options]
-        with running(command, self.environment, self.home / f"worker-{pool}.log") as program:
-            yield program
+    def worker(self, pool: str, name: str = "worker", *options: str) -> Iterator[int]:
+        """A process worker of a pool, its process id; what it says goes to NAME.log."""
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
+        command += ["--name", name, *options]
+        with running(command, self.environment, self.home / f"{name}.log") as program:
+            yield program.pid
 
 
 @contextmanager
@@ -173,6 +174,7 @@ def running_server(
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_V2_ENABLED": "false",
         "DO_NOT_TRACK": "1",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",  # a worker looks for runs so often, not every 10 s
         "GIFT_HOME": str(ROOT),
         "PYTHONPATH": str(ROOT),
     }
