@@ -28,6 +28,7 @@ from tasks.pretrained import take_pretrained
 from tasks.promote import Decision
 from tasks.promote import promote as move_head
 from tasks.report import report as write_report
+from tasks.report import report_address
 from tasks.sequence import (
     EvaluationSettings,
     ExecutionSettings,
@@ -46,7 +47,10 @@ def pretrained(
     store: StoreSettings, model: ModelSettings, identity: str
 ) -> Produced[ModelManifest]:
     """Take theta_0 into the store."""
-    return take_pretrained(sequence_store(store), model, identity)
+    objects = sequence_store(store)
+    produced = take_pretrained(objects, model, identity)
+    artifacts.publish_output(objects, produced)
+    return produced
 
 
 @flow(name="synthesize", flow_run_name="synthesize-{plan.task}", persist_result=False)
@@ -57,6 +61,7 @@ def synthesize(store: StoreSettings, plan: PairsPlan) -> Produced[PairsManifest]
     shards = [generate_shard(objects, plan, start, generator).manifest for start in plan.starts]
     produced = commit_pairs(objects, plan, shards)
     artifacts.publish_pairs(objects, produced.manifest)
+    artifacts.publish_output(objects, produced, shards)
     return produced
 
 
@@ -73,6 +78,7 @@ def finetune(
     objects = sequence_store(store)
     produced = learn_task(objects, planned, seed, parent, pairs, execution)
     artifacts.publish_model(objects, produced.manifest)
+    artifacts.publish_output(objects, produced, [parent, pairs])
     return produced
 
 
@@ -87,10 +93,10 @@ def estimate_fisher(
     cache: str,
 ) -> Produced[FisherManifest]:
     """Fisher diagonal and drift of a new model."""
-    produced = fisher_of_model(
-        sequence_store(store), model, parent, pairs, objective, settings, cache
-    )
+    objects = sequence_store(store)
+    produced = fisher_of_model(objects, model, parent, pairs, objective, settings, cache)
     artifacts.publish_fisher(produced.manifest)
+    artifacts.publish_output(objects, produced, [model, parent, pairs])
     return produced
 
 
@@ -103,8 +109,10 @@ def evaluate(
     settings: EvaluationSettings,
 ) -> Produced[ScoresManifest]:
     """One row of the accuracy matrix."""
-    produced = score_model(sequence_store(store), model, tasks, panel, settings)
+    objects = sequence_store(store)
+    produced = score_model(objects, model, tasks, panel, settings)
     artifacts.publish_scores(produced.manifest)
+    artifacts.publish_output(objects, produced, [model])
     return produced
 
 
@@ -122,8 +130,8 @@ def promote(
     """Let the gate judge a new model, and move the sequence's head to it."""
     objects, actor = sequence_store(store), f"flow run {flow_run.root_flow_run_id or flow_run.id}"
     decision = move_head(objects, sequence, policy, model, lineage, before, after, override, actor)
-    if decision.refused:
-        artifacts.publish_refusal(sequence, model.name, decision.refused)
+    artifacts.publish_verdict(sequence, policy, before, after, decision.stands)
+    artifacts.publish_state(objects, sequence, policy, lineage, not decision.stands)
     return decision
 
 
@@ -140,4 +148,8 @@ def report(
     objects = sequence_store(sequence.store)
     produced = write_report(objects, sequence, models, pairs, fishers, scores, refused)
     artifacts.publish_sequence(objects, produced.manifest)
+    artifacts.publish_output(objects, produced, [*models, *pairs, *fishers, *scores])
+    address = report_address(objects, sequence.name)
+    rows = produced.manifest.scores
+    artifacts.publish_state(objects, sequence.name, sequence.gate, rows, bool(refused), address)
     return produced
