@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 import uvicorn
 
@@ -31,7 +32,8 @@ def serve(store: ObjectStore, host: str, port: int, tell: Callable[[str], None])
             proxy_headers=False,
             timeout_graceful_shutdown=5,
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        with suppress(KeyboardInterrupt):  # uvicorn raises it again once it has ended
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 def bound(host: str, port: int) -> socket.socket:

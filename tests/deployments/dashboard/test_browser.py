@@ -45,8 +45,8 @@ def command(store: str) -> Iterator[str]:
         yield line.split()[2]
     finally:
         process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=30)
-    assert "Traceback" not in rest, rest
+        rest, _ = process.communicate(timeout=120)  # a loaded machine takes long to let torch go
+    assert (process.returncode, rest) == (0, "")
 
 
 @pytest.fixture(scope="module")

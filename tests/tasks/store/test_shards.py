@@ -46,12 +46,13 @@ def test_the_first_pairs_are_read_without_the_rest(
     monkeypatch.setattr(FolderStore, "read_range", noted)
     store = FolderStore(tmp_path)
     assert first_pairs(store, "shard.parquet", 8) == PAIRS[:8]
-    assert sum(read) < 0.6 * shard.stat().st_size
+    footer = 2**16  # what pyarrow reads at the end to find it
+    assert sum(read) - footer < 0.45 * shard.stat().st_size
     assert first_pairs(store, "shard.parquet", 500) == PAIRS[:50], "one group of rows at most"
     with pytest.raises(StoreError, match=r"nowhere\.parquet does not exist"):
         first_pairs(store, "nowhere.parquet", 8)
     data = bytearray(shard.read_bytes())
-    data[2_000] ^= 1
+    data[50_000] ^= 1  # in the middle of the first page of pictures
     shard.write_bytes(data)
     with pytest.raises(StoreError, match="a torn or altered shard"):
         first_pairs(store, "shard.parquet", 8)
