@@ -12,7 +12,7 @@ from tasks.store.heads import head_of
 from tests.house import House
 from tests.worlds import ROOT
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def test_a_sequence_on_both_pools_ends_as_a_head_in_object_storage(

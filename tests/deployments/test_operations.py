@@ -25,7 +25,7 @@ from tests.postgres import program, running_postgres
 from tests.prefect_server import free_port
 from tests.worlds import ROOT
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 BLOCKS = tuple(blocks(PAGE))
 ELSEWHERE = [block for block in BLOCKS if block.kind == "sh elsewhere"]

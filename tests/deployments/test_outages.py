@@ -14,7 +14,7 @@ from tests.faults.sequences import manifests, one_task
 from tests.house import FINAL, House
 from tests.prefect_server import running_server
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 OUTAGE_SECONDS = 20
 NUM_AT_ONCE = 3
 
