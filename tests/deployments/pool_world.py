@@ -121,7 +121,7 @@ class PoolServer:
         )
         return self.named(file.stem)[-1]
 
-    def await_state(self, run: Run, *states: str, seconds: float = 240) -> Run:
+    def await_state(self, run: Run, *states: str, seconds: float = 400) -> Run:
         """Wait until a run is in one of these states; AssertionError with what is known if not."""
 
         def now() -> Run:

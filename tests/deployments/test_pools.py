@@ -25,7 +25,7 @@ from tests.deployments.pool_world import (
 pytestmark = pytest.mark.timeout(900)
 HEARTBEAT_LOST = 45  # seconds; a run sends one every 30 s, Prefect's shortest
 CHECKPOINT_EVERY = 10
-LONG = {"num_steps": 400, "warmup_steps": 4}
+LONG = {"num_steps": 240, "warmup_steps": 4}
 
 
 def manifests(sequence: SequenceSettings) -> dict[str, str]:
@@ -44,8 +44,8 @@ def last_checkpoint(sequence: SequenceSettings) -> int:
 @pytest.fixture(scope="module")
 def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PoolServer]:
     with pool_server(tmp_path_factory.mktemp("pools"), HEARTBEAT_LOST) as made:
-        for name in ("gpu-1", "gpu-2", "gpu-3"):
-            made.start_worker("gpu", name)
+        for name in ("gpu-1", "gpu-2", "gpu-3", "cpu-1"):
+            made.start_worker(name.split("-")[0], name)
         yield made
 
 
@@ -103,7 +103,6 @@ def test_lost_workers_are_noticed_and_others_go_on_from_the_last_checkpoint(
     plain = one_task(tiny_data, pools.folder / "killed", **LONG)
     plain = plain.model_copy(update={"name": "killed", "method": "finetune"})
     sequence = executed(plain, stages="pools", checkpoint_every=CHECKPOINT_EVERY)
-    pools.start_worker("cpu", "cpu-1")
     parent = pools.begin(sequence)
     await_true(lambda: last_checkpoint(sequence) >= 2 * CHECKPOINT_EVERY, 240)
     (first,) = [run for run in pools.children(parent) if run["name"] == "finetune-warm"]
