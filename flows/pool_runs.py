@@ -27,7 +27,7 @@ MAX_RUNS = 3
 """How often a stage is sent: once, and again when its worker was lost."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 5.0
 CRASH_GRACE_SECONDS = 10.0
-"""A run that somebody cancels is seen as crashed for a moment, when its process takes the signal."""
+"""A run that somebody cancels is seen as crashed for a moment, as its process takes the signal."""
 PATIENCE_SECONDS = 60.0
 """After so long without a worker the log says what the run waits for."""
 

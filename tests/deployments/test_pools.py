@@ -104,7 +104,7 @@ def test_lost_workers_are_noticed_and_others_go_on_from_the_last_checkpoint(
     plain = plain.model_copy(update={"name": "killed", "method": "finetune"})
     sequence = executed(plain, stages="pools", checkpoint_every=CHECKPOINT_EVERY)
     parent = pools.begin(sequence)
-    await_true(lambda: last_checkpoint(sequence) >= 2 * CHECKPOINT_EVERY, 240)
+    await_true(lambda: last_checkpoint(sequence) >= 2 * CHECKPOINT_EVERY, 400)
     (first,) = [run for run in pools.children(parent) if run["name"] == "finetune-warm"]
     pools.kill_with_runs(pools.holder(first))
     kept = last_checkpoint(sequence)
@@ -112,7 +112,7 @@ def test_lost_workers_are_noticed_and_others_go_on_from_the_last_checkpoint(
 
     first = pools.await_state(first, "CRASHED")
     assert first["state"]["message"] == "No sign of life for 90 s; its worker is lost."
-    await_true(lambda: last_checkpoint(sequence) > kept, 120)
+    await_true(lambda: last_checkpoint(sequence) > kept, 400)
     pools.kill_with_runs("cpu-1")
     pools.start_worker("cpu", "cpu-2")
     parent = pools.await_state(parent, "COMPLETED", seconds=400)
@@ -141,7 +141,7 @@ def test_a_cancelled_sequence_leaves_no_process_and_goes_on_when_it_is_retried(
     plain = plain.model_copy(update={"name": "cancelled", "method": "finetune"})
     sequence = executed(plain, stages="pools", processes=2, checkpoint_every=CHECKPOINT_EVERY)
     parent = pools.begin(sequence)
-    await_true(lambda: last_checkpoint(sequence) >= CHECKPOINT_EVERY, 240)
+    await_true(lambda: last_checkpoint(sequence) >= CHECKPOINT_EVERY, 400)
     ours = descendants(list(pools.workers.values()))
     assert len([each for each in ours if "tasks.launch" in each.cmdline()]) == 3
 
