@@ -29,9 +29,13 @@ LONG = {"num_steps": 240, "warmup_steps": 4}
 
 
 def manifests(sequence: SequenceSettings) -> dict[str, str]:
+    """Digests of all outputs but the report, which says how the work was done."""
     store = FolderStore(Path(sequence.store.url))
-    paths = [path for path in store.list("outputs") if path.endswith("manifest.json")]
-    return {path: sha256_hex(store.read_bytes(path)) for path in paths}
+    return {
+        path: sha256_hex(store.read_bytes(path))
+        for path in store.list("outputs")
+        if path.endswith("manifest.json") and not path.startswith("outputs/report")
+    }
 
 
 def last_checkpoint(sequence: SequenceSettings) -> int:
@@ -64,8 +68,9 @@ def test_stages_on_three_workers_give_the_manifests_of_one_process(
     on_pools: tuple[SequenceSettings, SequenceResult, SequenceSettings, SequenceResult],
 ) -> None:
     there, result, here, in_process = on_pools
-    assert result.manifest == in_process.manifest
     assert manifests(there) == manifests(here)
+    assert result.manifest.scores == in_process.manifest.scores
+    assert result.manifest.matrix == in_process.manifest.matrix
     parent = pools.named("tiny")[0]
     sent = pools.children(parent)
     parts = [f"synthesize-warm-{number}-{number}" for number in range(3)]
