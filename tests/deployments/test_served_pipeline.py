@@ -62,6 +62,7 @@ def served(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         server.prefect("work-pool", "create", "cpu", "--type", "process")
         server.prefect("work-pool", "create", "gpu", "--type", "process")
         server.prefect("--no-prompt", "deploy", "--all")
+        server.prefect("automation", "create", "--from-file", "deployments/automations.yaml")
         with server.worker("cpu"):
             output = server.prefect(
                 *("deployment", "run", "gift/continual-sequence", "--watch"),
