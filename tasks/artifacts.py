@@ -96,6 +96,11 @@ def publish_sequence(store: ObjectStore, manifest: SequenceManifest) -> None:
     )
 
 
+def publish_text(key: str, description: str, markdown: str) -> None:
+    """Show a text (markdown) that has no output of its own."""
+    _publish_markdown(key, description, lambda: markdown)
+
+
 def sample_pairs(store: ObjectStore, manifest: PairsManifest, count: int) -> list[ReplayPair]:
     """Read the first `count` replay pairs of a task; prompts were drawn at random, so any will do.
 

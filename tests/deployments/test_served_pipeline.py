@@ -59,9 +59,9 @@ def served(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     file = folder / "tiny.yaml"
     file.write_text(yaml.safe_dump(sequence.model_dump(mode="json")))
     with running_server(folder / "prefect") as server:
-        server.prefect("work-pool", "create", "gift", "--type", "process")
+        server.prefect("work-pool", "create", "cpu", "--type", "process")
         server.prefect("--no-prompt", "deploy", "--all")
-        with server.worker("gift"):
+        with server.worker("cpu"):
             output = server.prefect(
                 *("deployment", "run", "gift/continual-sequence", "--watch"),
                 *("--param", f"file={json.dumps(str(file))}"),
