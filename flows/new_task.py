@@ -94,7 +94,7 @@ def _learnt(
 
     What is wrong with the sequence, its store or its earlier tasks is raised: the task waits on.
     """
-    head = head_of(store, sequence.name)
+    log, head = get_run_logger(), head_of(store, sequence.name)
     if head is None and sequence.tasks:  # the sequence begins with what its file lists
         continual_sequence(sequence=sequence)
         head = head_of(store, sequence.name)
@@ -112,7 +112,11 @@ def _learnt(
         result = continual_sequence(sequence=wanted, override=override)
     except (Refused, Diverged, DataError) as error:
         return _ended(store, sequence.name, arrival, error)
-    settle(store, sequence.name, arrival.number, "learnt", model=_last_model(result.manifest))
+    model, now = _last_model(result.manifest), head_of(store, sequence.name)
+    if now is not None and model.output not in {now.model.output, *now.lineage} and now != head:
+        log.warning("%s: the head moved meanwhile; %s is learnt again", sequence.name, arrival.name)
+        return _learnt(store, sequence, arrival, override)
+    settle(store, sequence.name, arrival.number, "learnt", model=model)
     return True
 
 

@@ -106,7 +106,7 @@ def test_tasks_are_learnt_once_in_order_and_go_on_after_a_rollback(
 
 
 def test_a_refused_task_is_kept_out_and_an_override_lets_it_in(
-    sequence: SequenceSettings, file: str, tmp_path: Path
+    sequence: SequenceSettings, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = sequence_store(sequence.store)
     first, second = arriving(tmp_path, "birds"), arriving(tmp_path, "ship")
@@ -125,6 +125,19 @@ def test_a_refused_task_is_kept_out_and_an_override_lets_it_in(
     }
     assert new_task(file, second, override="the client asked").tasks == ("ship",)
     assert head_tasks(store) == ("birds", "ship")
+
+    # Somebody goes back while the next one is learnt: what comes of it has no ship in it.
+    written(sequence, Path(file))
+    goes_back = [lambda: rollback(store, "tiny", reason="it sinks", actor="test")]
+
+    def meanwhile(**settings: object) -> object:
+        if goes_back:
+            goes_back.pop()()
+        return continual_sequence(**settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("flows.new_task.continual_sequence", meanwhile)
+    assert new_task(file, arriving(tmp_path, "houses")).tasks == ("houses",)
+    assert head_tasks(store) == ("birds", "houses")
 
 
 def test_a_task_that_fails_does_not_hold_the_others_up(

@@ -268,8 +268,8 @@ def test_data_sets_of_other_columns(
     read(lambda: use_split(folder), folder)
 
 
-SHARD = archive([("0.png", png(square("red", 1))), ("0.cls", b"1"), ("b/1.png", b"x"),
-                 ("b/1.json", b'{"label": 0}')])  # fmt: skip
+RED = png(square("red", 1))
+SHARD = archive([("0.png", RED), ("0.cls", b"1"), ("b/1.png", RED), ("b/1.json", b'{"label": 0}')])
 
 
 @inputs(300)
@@ -279,7 +279,7 @@ def test_tar_shards(folder: Path, data: bytes) -> None:
     read(lambda: use(WebDatasetData(path=str(folder))), folder)
 
 
-LIST = b'path,class,x\r\nsub/a.png,red,\n"a.png","b,""c",1\nsub/../../a.png,red,2\n'
+LIST = b'path,class,x\r\nsub/a.png,red,\n"a.png","b,""c",1\nsub/../a.png,red,2\n'
 
 
 @inputs(300)
