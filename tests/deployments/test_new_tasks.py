@@ -1,13 +1,11 @@
 """The service learns what arrives: a real server, a real worker, `prefect deploy --all`."""
 
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,8 +26,8 @@ from tests.prefect_server import PrefectServer, running_server
 from tests.worlds import ROOT, tiny_sequence, write_squares
 
 pytestmark = pytest.mark.timeout(900)
-QUICK = {
-    "PREFECT_WORKER_QUERY_SECONDS": "1",
+SERVER = {
+    "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "true",
     "PREFECT_SERVER_CONCURRENCY_MAXIMUM_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
         "prefect.server.concurrency.lease_storage.filesystem"
@@ -48,15 +46,8 @@ class Service:
     inbox: Path
     store: ObjectStore
 
-    def post(self, path: str, body: object) -> Any:  # noqa: ANN401 - JSON
-        request = urllib.request.Request(  # noqa: S310
-            f"{self.server.url}/api{path}",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            data = answer.read()
-        return json.loads(data) if data else None
+    def post(self, path: str, body: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+        return self.server.api(path, body)
 
     def runs(self, name: str) -> list[Json]:
         """Flow runs whose name begins so, the first one in front."""
@@ -134,13 +125,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     sequence = SequenceSettings.model_validate({**dict(sequence), "tasks": ()})
     file = folder / "tiny.yaml"
     file.write_text(yaml.safe_dump(sequence.model_dump(mode="json")))
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in QUICK.items():
-            environment.setenv(name, value)
-        with running_server(folder / "prefect") as server:
-            deployed(server, folder, str(file), inbox)
-            with server.worker("cpu"):
-                yield Service(server, str(file), inbox, sequence_store(sequence.store))
+    with running_server(folder / "prefect", SERVER) as server:
+        deployed(server, folder, str(file), inbox)
+        with server.worker("cpu"):
+            yield Service(server, str(file), inbox, sequence_store(sequence.store))
 
 
 def test_a_dropped_task_ends_as_a_promoted_model(service: Service) -> None:
@@ -206,7 +194,7 @@ def commands(title: str) -> list[str]:
     """The commands that a part shows; one that ends in a pipe goes on in the next line."""
     text = re.sub(r"```.*?```", "", section(title), flags=re.DOTALL)
     lines = re.findall(r"^    (.*(?:\|\n.*)?)$", text, flags=re.MULTILINE)
-    return [line.replace(".venv/bin/prefect", f"{sys.executable} -m prefect") for line in lines]
+    return [re.sub(r"^prefect ", f"{sys.executable} -m prefect ", line) for line in lines]
 
 
 def run(command: str, service: Service) -> str:
