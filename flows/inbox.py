@@ -55,7 +55,7 @@ def _name_of_run() -> str:
 
 @flow(name="gift", flow_run_name=_name_of_run, persist_result=False)
 def inbox(
-    file: GrowingFile, inbox: InboxPlace, mirror: Mirror = ".gift/inbox", block: Block = None
+    file: GrowingFile, inbox: InboxPlace, mirror: Mirror = ".gift/arrived", block: Block = None
 ) -> Looked:
     """Look for new tasks: each is found once, checked, kept as arrived and announced.
 

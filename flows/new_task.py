@@ -11,7 +11,7 @@ from flows.continual_sequence import Override, continual_sequence
 from flows.inbox import GrowingFile
 from flows.storage import sequence_store
 from flows.turns import turn
-from gift_core.errors import DataError, Diverged, GiftError, Refused, SettingsError
+from gift_core.errors import DataError, Diverged, GiftError, Refused
 from gift_core.settings import Settings
 from tasks.arriving import check_again, settle, take_in
 from tasks.check import check_sequence
@@ -103,7 +103,7 @@ def _learnt(
     try:
         check_again(sequence, arrival)
         wanted = grown(sequence, arrivals_of(store, sequence.name), models, task)
-    except (DataError, SettingsError) as error:
+    except DataError as error:
         return _ended(store, sequence.name, arrival, error)
     plan = check_sequence(wanted, store)
     if head is not None:
@@ -142,6 +142,6 @@ def _unless_ended(store: ObjectStore, sequence: str, own: int | None, result: Le
         mine = arrivals_of(store, sequence).tasks[own - 1]
         if mine.state in {"refused", "failed"}:
             kind, _, sentence = mine.reason.partition(": ")
-            kinds = {each.__name__: each for each in (Refused, Diverged, DataError, SettingsError)}
+            kinds = {each.__name__: each for each in (Refused, Diverged, DataError)}
             raise kinds.get(kind, GiftError)(sentence)
     return result

@@ -6,7 +6,7 @@ the new one. Their settings come from the sequence file and from what arrived.
 
 from pydantic import ValidationError
 
-from gift_core.errors import SettingsError, StoreError
+from gift_core.errors import DataError, SettingsError, StoreError
 from tasks.check import Plan, PlannedTask
 from tasks.manifests import ModelManifest, PairsManifest, canonical_json, sha256_hex
 from tasks.sequence import SequenceSettings, TaskSettings
@@ -49,12 +49,13 @@ def grown(
 ) -> SequenceSettings:
     """The sequence of the models' tasks and a new one.
 
-    Raises SettingsError when nobody knows a task's settings, or when the new one's name is taken.
+    Raises DataError when the new one's name is taken, SettingsError when nobody knows the settings of
+    a task that was learnt.
     """
     tasks = [_settings(sequence, arrivals, model) for model in models if model.task is not None]
     taken = {task.name for task in (*tasks, *sequence.panel)}
     if new.name in taken:
-        raise SettingsError(
+        raise DataError(
             f"{sequence.name} has a data set called {new.name} already; give the new task "
             "another name"
         )

@@ -103,6 +103,7 @@ def test_tasks_are_learnt_once_in_order_and_go_on_after_a_rollback(
     take_in(store, sequence, arriving(tmp_path, "car"))
     with pytest.raises(SettingsError, match="its head has learnt warm, which is neither"):
         new_task(file)
+    assert states(store)[-1] == ("car", "arrived"), "no fault of its own: it waits on"
 
 
 def test_a_refused_task_is_kept_out_and_an_override_lets_it_in(
