@@ -49,8 +49,8 @@ def grown(
 ) -> SequenceSettings:
     """The sequence of the models' tasks and a new one.
 
-    Raises DataError when the new one's name is taken, SettingsError when nobody knows the settings of
-    a task that was learnt.
+    Raises DataError when the new one's name is taken, SettingsError when nobody knows the settings
+    of a task that was learnt.
     """
     tasks = [_settings(sequence, arrivals, model) for model in models if model.task is not None]
     taken = {task.name for task in (*tasks, *sequence.panel)}
