@@ -1,5 +1,6 @@
 """The scheduled look into an inbox: what is new is checked, kept, and announced as an event."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +14,9 @@ from flows.storage import sequence_store
 from gift_core.errors import DataError, SettingsError
 from gift_core.settings import Settings
 from tasks.arriving import mark_announced, take_in
-from tasks.artifacts import publish_text
 from tasks.inbox import BucketInbox, FolderInbox, Inbox, Waiting
 from tasks.notices import quarantine_markdown
+from tasks.publishing import publish_markdown
 from tasks.sequence import SequenceSettings, StoreSettings, load_sequence
 from tasks.store.arrivals import Arrival, arrivals_of
 from tasks.store.objects import FolderStore, ObjectStore
@@ -96,10 +97,10 @@ def _taken_in(
     except (DataError, SettingsError) as error:
         where = place.quarantine(waiting, str(error))
         log.error("%s/%s is broken and lies in %s now: %s", place.url, waiting.name, where, error)
-        publish_text(
+        publish_markdown(
             f"quarantined-{sequence.name}-{waiting.name}",
             f"A task for {sequence.name} that could not be taken in",
-            quarantine_markdown(waiting.name, where, str(error)),
+            partial(quarantine_markdown, waiting.name, where, str(error)),
         )
         return False
     if is_new:

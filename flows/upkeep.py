@@ -1,5 +1,6 @@
 """Scheduled upkeep of a store: hash everything anew, and sweep what nothing needs."""
 
+from functools import partial
 from typing import Annotated
 
 from prefect import flow, get_run_logger
@@ -8,8 +9,8 @@ from pydantic import Field
 from flows.storage import sequence_store
 from gift_core.errors import StoreError, one_line
 from gift_core.settings import Settings
-from tasks.artifacts import publish_text
 from tasks.notices import swept_markdown, verified_markdown
+from tasks.publishing import publish_markdown
 from tasks.sequence import StoreSettings
 from tasks.store.sweep import find_unreferenced, sweep
 from tasks.store.verify import verify_store
@@ -45,7 +46,9 @@ def verify(store: Store) -> Verified:
     """
     objects = sequence_store(store)
     found = verify_store(objects)
-    publish_text("store-verified", f"Verification of {objects.url}", verified_markdown(found))
+    publish_markdown(
+        "store-verified", f"Verification of {objects.url}", partial(verified_markdown, found)
+    )
     if found.damages:
         first = found.damages[0]
         raise StoreError(
@@ -67,6 +70,6 @@ def gc(store: Store, delete: Delete = False, older_than: OlderThan = 7.0) -> Swe
     found = find_unreferenced(objects, older_than * 86_400)
     num_removed = sweep(objects, found) if delete else 0
     words = swept_markdown(found, num_removed)
-    publish_text("store-swept", f"What nothing needs in {objects.url}", words)
+    publish_markdown("store-swept", f"What nothing needs in {objects.url}", lambda: words)
     get_run_logger().info("%s: %s", objects.url, one_line(words.splitlines()[0]))
     return Swept(num_listed=found.num_objects, num_removed=num_removed, num_bytes=found.num_bytes)

@@ -1,6 +1,6 @@
 """What the dashboard shows of things that are no output: upkeep, and tasks in quarantine."""
 
-from tasks.artifacts import escaped
+from tasks.publishing import escaped
 from tasks.store.sweep import Findings
 from tasks.store.verify import Verification
 
