@@ -9,6 +9,7 @@ from pydantic import Field
 
 from flows.dispatch import SequenceResult, stages_for
 from flows.storage import sequence_store
+from flows.turns import turn
 from gift_core.errors import SettingsError
 from tasks.check import check_sequence
 from tasks.sequence import SequenceSettings, load_sequence
@@ -46,7 +47,8 @@ def continual_sequence(
     settings = _settings(file, sequence)
     store = sequence_store(settings.store)
     plan = check_sequence(settings, store)
-    with in_use(store):  # `gift gc` spares what is made or found from here on
+    # Runs of one sequence wait for one another; `gift gc` spares what is made or found from here on
+    with turn(settings.name), in_use(store):
         stage = stages_for(plan, override)  # each a run of its own, skipped when its output stands
         model = stage.pretrained()  # theta_0
         stage.evaluate(model)  # the zero-shot row

@@ -67,6 +67,10 @@ def check_sequence(sequence: SequenceSettings, store: ObjectStore) -> Plan:
     Raises SettingsError, DataError or StoreError (exit code 2); nothing is written but a probe
     that is removed again.
     """
+    if not sequence.tasks:
+        raise SettingsError(
+            f"tasks: {sequence.name} names none; name at least one, or let one arrive in an inbox"
+        )
     store.check()
     if sequence.execution.workers != 0:
         check_temporary_folder()
@@ -102,7 +106,7 @@ def check_data_sets(
     found, problems = [], []
     for where, settings, splits in named:
         try:
-            found.append(_check_data_set(where, settings, splits))
+            found.append(check_data_set(f"{where} ({settings.name})", settings, splits))
         except DataError as error:
             problems.append(str(error))
     if problems:
@@ -122,10 +126,10 @@ def pretraining_prompts(sequence: SequenceSettings) -> tuple[str, ...]:
     return tuple(format_prompt(sequence.pretraining.template, name) for name in names)
 
 
-def _check_data_set(
+def check_data_set(
     where: str, settings: DataSetSettings, splits: tuple[str, ...]
 ) -> PlannedDataSet:
-    where = f"{where} ({settings.name})"
+    """Open such splits of a data set; DataError that begins with `where` when one is wrong."""
     opened: dict[str, Split] = {}
     for name in splits:
         try:

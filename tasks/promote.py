@@ -48,7 +48,8 @@ def promote(
     """Judge the model by its row and its parent's, and make it the head unless it is refused.
 
     `lineage` has the digest of each output that it came from. `override` is a person's reason to
-    promote what the gate refuses; once given, it holds for that model. Raises StoreError when the
+    promote what the gate refuses; once given, it holds for that model. What the head descends from
+    is not judged again, whatever the gate or the data sets are by now. Raises StoreError when the
     store fails.
     """
     verdict = judge(policy, str(model.task), _row(before), _row(after))
@@ -57,7 +58,7 @@ def promote(
         lineage=dict(lineage),
     )
     if not verdict.promoted and not override:
-        if _was_overridden(store, sequence, candidate):
+        if _stands(store, sequence, candidate):
             return Decision(stands=True)
         _tell_refusal(store, sequence, model, verdict)
         return Decision(stands=False, refused=verdict.failures)
@@ -145,7 +146,11 @@ def _passed(policy: GatePolicy) -> str:
     return "no gate is set" if policy.is_empty else "passed the gate"
 
 
-def _was_overridden(store: ObjectStore, sequence: str, candidate: Candidate) -> bool:
+def _stands(store: ObjectStore, sequence: str, candidate: Candidate) -> bool:
+    """Whether the head is the model or descends from it, or a person has let it pass."""
+    head = head_of(store, sequence)
+    if head is not None and candidate.model.output in {head.model.output, *head.lineage}:
+        return True
     return any(
         entry.kind == "overridden" and entry.model == candidate.model
         for entry in history_of(store, sequence)

@@ -214,7 +214,9 @@ class SequenceSettings(Settings):
         default=PretrainingSettings(), description="The pretraining proxy of the prompt pool"
     )
     tasks: tuple[TaskSettings, ...] = Field(
-        min_length=1, max_length=MAX_TASKS, description="The tasks, in order"
+        default=(),
+        max_length=MAX_TASKS,
+        description="The tasks, in order; empty where all of them arrive in an inbox",
     )
     panel: tuple[DataSetSettings, ...] = Field(
         default=(), description="Data sets that are only evaluated, beside the tasks"

@@ -165,16 +165,16 @@ def _parse(kind: type[R], data: bytes, where: str) -> R:
 
 def head_path(sequence: str) -> str:
     """Where the head is; SettingsError for a name that no sequence may have."""
-    return f"{HEADS}/{_checked(sequence)}/head.json"
+    return f"{HEADS}/{checked_name(sequence)}/head.json"
 
 
 def entry_path(sequence: str, digest: str) -> str:
     """Where an entry is; SettingsError for a name that no sequence may have."""
-    return f"{HEADS}/{_checked(sequence)}/entries/{digest}.json"
+    return f"{HEADS}/{checked_name(sequence)}/entries/{digest}.json"
 
 
-def _checked(sequence: str) -> str:
-    """The name, when it is one that a sequence may have: it becomes a part of paths."""
+def checked_name(sequence: str) -> str:
+    """The name; SettingsError when no sequence may have it: it becomes a part of paths."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", sequence):
         raise SettingsError(
             f"{sequence!r} is no name of a sequence: lower-case letters, digits, - and _"

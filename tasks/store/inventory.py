@@ -20,6 +20,7 @@ from tasks.manifests import (
     ShardManifest,
     sha256_hex,
 )
+from tasks.store.arrivals import Arrivals, arrivals_of, list_arrivals
 from tasks.store.heads import Candidate, HeadEntry, ModelReference, history_of, list_sequences
 from tasks.store.objects import ObjectStore
 
@@ -78,12 +79,16 @@ class StoredOutput:
 
 @dataclass
 class Inventory:
-    """Everything below outputs/, heads/ and reports/; `objects` are the paths below outputs/."""
+    """Everything below outputs/, heads/, arrivals/ and reports/.
+
+    `objects` are the paths below outputs/.
+    """
 
     outputs: dict[str, StoredOutput] = field(default_factory=dict)
     by_digest: dict[str, str] = field(default_factory=dict)
     objects: dict[str, list[str]] = field(default_factory=dict)
     histories: dict[str, list[HeadEntry]] = field(default_factory=dict)
+    arrivals: dict[str, Arrivals] = field(default_factory=dict)
     views: dict[str, StoredOutput] = field(default_factory=dict)
     damages: list[Damage] = field(default_factory=list)
 
@@ -123,6 +128,11 @@ def take_inventory(store: ObjectStore) -> Inventory:
             inventory.histories[name] = history_of(store, name)
         except GiftError as error:
             inventory.damages.append(Damage(f"heads/{name}", str(error)))
+    for name in list_arrivals(store):
+        try:
+            inventory.arrivals[name] = arrivals_of(store, name)
+        except GiftError as error:
+            inventory.damages.append(Damage(f"arrivals/{name}.json", str(error)))
     for path in store.list("reports"):
         name, _, file = path.removeprefix("reports/").partition("/")
         if file == "sequence.json":
@@ -175,11 +185,16 @@ def candidate_of(inventory: Inventory, reference: str) -> Candidate:
 
 
 def lineages(inventory: Inventory) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """What each entry of each history names, with words for where it is named."""
+    """What each entry of each history and each arrival names, with words for where."""
     for name, history in inventory.histories.items():
         for entry in history:
             words = f"entry {entry.number} of {name}"
             yield words, {**entry.lineage, entry.model.output: entry.model.digest}
+    for name, arrivals in inventory.arrivals.items():
+        for task in arrivals.tasks:
+            if task.model is not None:
+                words = f"arrival {task.number} of {name}"
+                yield words, {task.model.output: task.model.digest}
 
 
 def _take_output(store: ObjectStore, reference: str, inventory: Inventory) -> None:

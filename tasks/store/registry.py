@@ -44,8 +44,9 @@ def promote(
     """Make a model the head of a sequence; the new entry, or None when nothing was to be done.
 
     A model that is the head already is left alone. With `again` False, so is one that was passed
-    meanwhile: the head descends from it, or somebody rolled back from it. The kind is "overridden"
-    when `verdict` is a refusal. Raises StoreError, and SettingsError for a bad name.
+    meanwhile: the head descends from it, or somebody rolled back from it or from a parent of it.
+    The kind is "overridden" when `verdict` is a refusal. Raises StoreError, and SettingsError for a
+    bad name.
     """
 
     def build(head: HeadEntry | None) -> HeadEntry | None:
@@ -115,12 +116,17 @@ def _entry(
 
 
 def _is_past(store: ObjectStore, head: HeadEntry, candidate: Candidate) -> bool:
-    """Whether the head descends from the model, or was rolled back from it."""
+    """Whether the head descends from the model, or somebody rolled back from it or from a parent.
+
+    Newest first, the first entry that the model is or descends from tells: it is what a rollback
+    left, or it stands. What the head itself descends from is not asked, every candidate has that.
+    """
     if candidate.model.output in head.lineage:
         return True
+    shared, line = {head.model.output, *head.lineage}, {candidate.model.output, *candidate.lineage}
     rolled_back = False
     for entry in chain(store, head):
-        if entry.model == candidate.model:
+        if entry.model.output in line - shared:
             return rolled_back
         rolled_back |= entry.kind == "rolled-back"
     return False

@@ -2,8 +2,9 @@
 
     python -m tests.contracts.swarm URL ACT
 
-ACT is `count` (a counter raised by compare-and-swap), `promote` (a head moved by the registry) or
-`repair` (an output that no longer counts, made anew by all, each with bytes of its own).
+ACT is `count` (a counter raised by compare-and-swap), `promote` (a head moved by the registry),
+`arrive` (tasks kept as arrived, some of them by all) or `repair` (an output that no longer counts,
+made anew by all, each with bytes of its own).
 """
 
 import os
@@ -18,6 +19,7 @@ from tempfile import TemporaryDirectory
 from tasks.manifests import ModelManifest, RunRecord, sha256_hex
 from tasks.store import s3
 from tasks.store.address import open_store
+from tasks.store.arrivals import Arrival, Arrivals, change_arrivals
 from tasks.store.heads import Candidate, ModelReference
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import commit_output, plan_output
@@ -61,6 +63,20 @@ def candidate(worker: int, number: int) -> Candidate:
     return Candidate(model=model, lineage={model.output: key})
 
 
+def arrive(store: ObjectStore, worker: int, number: int) -> None:
+    """Keep a task as arrived, once; every fifth is one that all the others bring as well."""
+    whose = "all" if number % 5 == 0 else str(worker)
+    identity = sha256_hex(f"{whose} {number}".encode())
+    arrival = Arrival(
+        number=1, name=f"{whose}-{number}", identity=identity, settings={}, digests={}
+    )
+
+    def add(found: Arrivals) -> Arrivals:
+        return found if found.known(identity) else found.with_added(arrival)
+
+    assert change_arrivals(store, "raced", add).known(identity) is not None
+
+
 def repair(store: ObjectStore, worker: int, number: int) -> None:
     """Make output `number` as this worker makes it, and note which manifest counts for it."""
     if number < NUM_REPAIRS:
@@ -79,7 +95,7 @@ def commit(store: ObjectStore, worker: int, number: int) -> ModelManifest:
         return commit_output(store, asked, Path(folder), RECORD)
 
 
-ACTS = {"count": count, "promote": promote_one, "repair": repair}
+ACTS = {"count": count, "promote": promote_one, "arrive": arrive, "repair": repair}
 
 
 def main(url: str, act: str) -> int:

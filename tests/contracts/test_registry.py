@@ -71,8 +71,12 @@ def test_a_run_repeated_adds_nothing_but_a_person_may(store: ObjectStore) -> Non
     rollback(store, "line", reason="worse in the field", actor="person")
     for model in (first, second, third):
         assert promote(store, "line", model, reason="", actor="run", again=False) is None
+    learnt_meanwhile, learnt_since = child(third, 50), child(second, 51)
+    assert promote(store, "line", learnt_meanwhile, reason="", actor="run", again=False) is None
+    assert promote(store, "line", learnt_since, reason="", actor="run", again=False) is not None
     assert promote(store, "line", third, reason="fixed", actor="person") is not None
-    assert [number for number, _ in numbers(store)] == [5, 4, 3, 2, 1]
+    assert [number for number, _ in numbers(store)] == [6, 5, 4, 3, 2, 1]
+    assert promote(store, "line", learnt_meanwhile, reason="", actor="run", again=False) is not None
 
 
 def test_another_line_of_the_same_name_takes_over_and_back(store: ObjectStore) -> None:

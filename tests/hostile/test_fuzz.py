@@ -8,6 +8,7 @@
 import io
 import json
 import struct
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from safetensors.torch import save
 
 from deployments.tables import matrix_table, metrics_table
 from gift_core.errors import GiftError
-from tasks.data.sources import ParquetData
+from tasks.data.sources import CsvData, DataSource, ParquetData, WebDatasetData
 from tasks.images import decode_rgb
 from tasks.manifests import (
     FisherManifest,
@@ -39,12 +40,14 @@ from tasks.models.generators import DiffusersSettings
 from tasks.report import load_sequence_manifest, report
 from tasks.sequence import load_sequence
 from tasks.store import registry
+from tasks.store.arrivals import Arrival, arrivals_of, change_arrivals
 from tasks.store.checkpoints import load_tensors
 from tasks.store.heads import Candidate, ModelReference, history_of
 from tasks.store.objects import FolderStore
 from tasks.store.outputs import find_output, read_run_record
 from tasks.store.shards import ReplayPair, read_shard, write_shard
 from tasks.store.step_checkpoints import StepCheckpoints
+from tasks.task_file import read_task
 from tests.hostile.harness import Inputs, read
 from tests.hostile.mutations import NASTY, Json, changed, flipped
 from tests.tasks.conftest import made_up_run
@@ -120,7 +123,7 @@ gate: {min_gain: 1.5e0}
 """
 
 
-@inputs(1100)
+@inputs(800)
 @given(data=flipped([LINES]))
 def test_sequence_files_with_other_bytes(folder: Path, data: bytes) -> None:
     file = folder / "sequence.yaml"
@@ -153,7 +156,7 @@ PICTURES = [
 ]  # fmt: skip
 
 
-@inputs(1600)
+@inputs(1300)
 @given(data=flipped(PICTURES, start=64))
 def test_pictures(folder: Path, data: bytes) -> None:
     read(lambda: decode_rgb(data, "picture 7"), folder)
@@ -173,17 +176,31 @@ def a_shard(folder: Path) -> bytes:
     return shard(folder)
 
 
-@inputs(1300)
+@inputs(1000)
 @given(data=st.data())
 def test_shards(folder: Path, a_shard: bytes, data: st.DataObject) -> None:
     broken = data.draw(flipped([a_shard], start=-2500))
     read(lambda: read_shard(broken, "shard 7"), folder)
 
 
-def use_split(root: Path) -> None:
-    split = ParquetData(path=str(root)).open_split("train")
+def use(source: DataSource) -> None:
+    split = source.open_split("train")
     for index in range(min(3, len(split))):
         split.image(index)
+
+
+def use_split(root: Path) -> None:
+    use(ParquetData(path=str(root)))
+
+
+def archive(members: list[tuple[str, bytes]]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as file:
+        for name, data in members:
+            header = tarfile.TarInfo(name)
+            header.size = len(data)
+            file.addfile(header, io.BytesIO(data))
+    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +268,55 @@ def test_data_sets_of_other_columns(
     read(lambda: use_split(folder), folder)
 
 
+RED = png(square("red", 1))
+SHARD = archive([("0.png", RED), ("0.cls", b"1"), ("b/1.png", RED), ("b/1.json", b'{"label": 0}')])
+
+
+@inputs(300)
+@given(data=flipped([SHARD, archive([])], start=512))
+def test_tar_shards(folder: Path, data: bytes) -> None:
+    (folder / "train.tar").write_bytes(data)
+    read(lambda: use(WebDatasetData(path=str(folder))), folder)
+
+
+LIST = b'path,class,x\r\nsub/a.png,red,\n"a.png","b,""c",1\nsub/../a.png,red,2\n'
+
+
+@inputs(300)
+@given(data=flipped([LIST, LIST.replace(b"class", b"label").replace(b"red", b"7")]))
+def test_csv_lists(folder: Path, data: bytes) -> None:
+    root = folder / "listed"
+    (root / "sub").mkdir(parents=True, exist_ok=True)
+    for path in (root / "a.png", root / "sub" / "a.png"):
+        path.write_bytes(png(square("red", 1)))
+    (root / "train.csv").write_bytes(data)
+    read(lambda: use(CsvData(path=str(root))), folder)
+
+
+TASK = {
+    "name": "birds",
+    "class_names": ["heron", "kite"],
+    "templates": ["a photo of a {}."],
+    "learning_rate": 0.1,
+    "splits": {"test": "held-out"},
+    "data": {"kind": "csv", "path": "list"},
+}
+
+
+@inputs(300)
+@given(content=changed(TASK))
+def test_task_files(folder: Path, content: Json) -> None:
+    place = folder / "arrived"
+    place.mkdir(exist_ok=True)
+    (place / "task.yaml").write_text(json.dumps(content))
+
+    def look() -> None:
+        task = read_task(place, "arrived")
+        assert Path(task.data.path).resolve().is_relative_to(place.resolve())
+
+    read(look, folder)
+
+
 # What a store holds
 
 
@@ -264,6 +330,8 @@ def store(folder: Path) -> FolderStore:
         lineage = {reference.output: reference.digest}
         candidate = Candidate(model=reference, lineage=lineage)
         registry.promote(store, "little", candidate, reason="", actor="test")
+    arrived = Arrival(number=1, name="birds", identity="0" * 64, settings=TASK, digests={})
+    change_arrivals(store, "little", lambda found: found.with_added(arrived))
     return store
 
 
@@ -338,6 +406,14 @@ def test_heads(folder: Path, store: FolderStore, pattern: str, data: st.DataObje
     with Overwritten(store, pattern) as file:
         file.put(data.draw(changed(file.json)))
         read(lambda: history_of(store, "little"), folder)
+
+
+@inputs(200)
+@given(data=st.data())
+def test_arrivals(folder: Path, store: FolderStore, data: st.DataObject) -> None:
+    with Overwritten(store, "arrivals/little.json") as file:
+        file.put(data.draw(changed(file.json)))
+        read(lambda: arrivals_of(store, "little"), folder)
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def test_defaults_are_the_papers(content: dict[str, object]) -> None:
         ({"sed": 1}, r"sequence\.yaml: sed: no such setting; did you mean seed\?"),
         ({"method": "gifft"}, r"method: .*'gift', 'finetune' or 'l2'"),
         ({"name": "../up"}, r"name: .*'\.\./up'"),
-        ({"tasks": []}, "tasks: .*at least 1"),
+        ({"tasks": 3}, "tasks: give a list"),
         (
             {"finetune": {"objective": {"distillation": {"weight": -1}}}},
             r"finetune\.objective\.distillation\.weight: .*greater than or equal to 0 \(got -1\)",
