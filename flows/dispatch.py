@@ -73,6 +73,7 @@ class Stages:
             sequence.synthesis,
             plan.generator_identity,
             sequence.seed,
+            self._all(ModelManifest)[-1],
         )
         return self._keep(stages.synthesize(self._store, pairs))
 
