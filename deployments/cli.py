@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from deployments.embedded import set_embedded_defaults
+from deployments.embedded import set_embedded_defaults, without_heartbeats
 from deployments.registry_cli import Block, checked_reason, open_at, registry
 from gift_core.errors import DataError, GiftError, Refused, SettingsError
 
@@ -60,7 +60,8 @@ def run(
         check_sequence(sequence, sequence_store(sequence.store))
     reason, place = checked_reason(override) if override is not None else None, sequence.store
     try:
-        result = continual_sequence(sequence=sequence, override=reason)
+        with without_heartbeats():
+            result = continual_sequence(sequence=sequence, override=reason)
         show(result.manifest)
         typer.echo(result.summary)
     except Refused:  # what was done until then is reported; `main` says why it ended

@@ -3,6 +3,7 @@
 import getpass
 import re
 import socket
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,10 +99,19 @@ def rollback(
 @registry.command()
 def verify(store: StoreUrl = None, block: Block = None) -> None:
     """Hash everything anew that heads, reports and manifests reach; exit code 1 for damage."""
+    from rich.console import Console
+    from rich.progress import track
+
     from tasks.store.verify import verify_store
 
-    objects = open_at(store, block)
-    found = verify_store(objects)
+    objects, terminal = open_at(store, block), Console(stderr=True)
+    quiet = not terminal.is_terminal
+    found = verify_store(
+        objects,
+        partial(
+            track, description="Hashing files", console=terminal, transient=True, disable=quiet
+        ),
+    )
     for damage in found.damages:
         typer.echo(one_line(f"{damage.path}: {damage.problem}"))
     typer.echo(

@@ -6,6 +6,7 @@ size and SHA-256, and holds no time, host or path of a machine, so equal inputs 
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -73,6 +74,24 @@ class Manifest(Record):
     def directory(self) -> str:
         """Where this stage's output lives below the store's root."""
         return output_directory(self.stage, self.key)
+
+    @property
+    def key_follows(self) -> bool:
+        """Whether the key is one that this release or those before it gave to such an output."""
+        return self.key in (
+            output_key(self.stage, revision, self.inputs, self.settings, self.seed)
+            for revision in range(1, self.REVISION + 1)
+        )
+
+    @property
+    def folder_follows(self) -> bool:
+        """Whether the folder of the output's own files is named by their names and digests."""
+        own: dict[str, list[tuple[str, str]]] = {}
+        for ref in self.files:
+            if ref.path.startswith(f"{self.directory}/"):
+                folder, _, name = ref.path.removeprefix(f"{self.directory}/").partition("/")
+                own.setdefault(folder, []).append((name, ref.sha256))
+        return all(folder == folder_name(files) for folder, files in own.items()) and len(own) < 2
 
     def file(self, name: str) -> FileRef:
         """The file with this last path part; KeyError when the manifest has none."""
@@ -252,6 +271,11 @@ def output_key(stage: str, revision: int, inputs: dict[str, str], settings: Json
         "seed": seed,
     }
     return sha256_hex(canonical_json(decided_by))
+
+
+def folder_name(files: Sequence[tuple[str, str]]) -> str:
+    """The folder that an output's own files lie in: from the names and digests, names in order."""
+    return sha256_hex(canonical_json(files))[:16]
 
 
 def output_directory(stage: str, key: str) -> str:

@@ -23,10 +23,17 @@ from tests.worlds import write_tiny_data
 
 @pytest.fixture(scope="session")
 def prefect_api() -> Iterator[None]:
-    """A Prefect server for flows; tests of plain functions do without."""
+    """A Prefect server for flows; tests of plain functions do without.
+
+    Without heartbeats, as where Prefect is embedded: they take a second of each stage.
+    """
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with (
+        prefect_test_harness(server_startup_timeout=120),
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
         yield
 
 

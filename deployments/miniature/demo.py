@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deployments.embedded import set_embedded_defaults
+from deployments.embedded import set_embedded_defaults, without_heartbeats
 
 set_embedded_defaults()
 
@@ -52,9 +52,10 @@ def sequence_of(method: str, seed: int, store: StoreSettings | None = None) -> S
 def compare(seed: int, folder: Path, store: StoreSettings | None = None) -> list[SequenceResult]:
     """Run both methods, print both matrices, write both reports and summary.json to `folder`."""
     sequences = {method: sequence_of(method, seed, store) for method in METHODS}
-    results = {
-        method: continual_sequence(sequence=sequence) for method, sequence in sequences.items()
-    }
+    with without_heartbeats():
+        results = {
+            method: continual_sequence(sequence=sequence) for method, sequence in sequences.items()
+        }
     objects = sequence_store(sequences["gift"].store)
     manifests = {method: result.manifest for method, result in results.items()}
     write_reports(objects, manifests, folder)

@@ -14,7 +14,7 @@ from tasks.manifests import (
     Manifest,
     RunRecord,
     canonical_json,
-    sha256_hex,
+    folder_name,
 )
 from tasks.store.objects import ObjectStore, checked_path
 
@@ -34,10 +34,10 @@ def commit_output(store: ObjectStore, manifest: M, local_dir: Path, record: RunR
         path.relative_to(local_dir).as_posix() for path in local_dir.rglob("*") if path.is_file()
     )
     digests = {name: _file_digest(local_dir / name) for name in names}
-    content = sha256_hex(canonical_json(list(digests.items())))
+    folder = folder_name(list(digests.items()))
     made = tuple(
         FileRef(
-            path=f"{manifest.directory}/{content[:16]}/{name}",
+            path=f"{manifest.directory}/{folder}/{name}",
             sha256=digests[name],
             num_bytes=(local_dir / name).stat().st_size,
         )
@@ -126,6 +126,10 @@ def _problem(store: ObjectStore, manifest: Manifest, stage: str, key: str) -> st
         )
     if (manifest.stage, manifest.key) != (stage, key):
         return f"it is that of {manifest.stage} {manifest.key}"
+    if not manifest.key_follows:
+        return "its key does not follow from inputs, settings and seed"
+    if not manifest.folder_follows:
+        return "the folder of its files is not named by their digests"
     for ref in manifest.files:
         try:
             checked_path(ref.path)

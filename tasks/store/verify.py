@@ -1,11 +1,11 @@
 """Verification: everything that heads, reports and manifests reach, hashed anew."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from gift_core.errors import StoreError
-from tasks.manifests import FileRef, Manifest, output_key
+from tasks.manifests import FileRef
 from tasks.store.inventory import Damage, Inventory, StoredOutput, lineages, take_inventory
 from tasks.store.objects import ObjectStore
 
@@ -21,8 +21,13 @@ class Verification:
     damages: tuple[Damage, ...]
 
 
-def verify_store(store: ObjectStore) -> Verification:
-    """Hash every file and follow every reference; StoreError when the store cannot be reached."""
+def verify_store(
+    store: ObjectStore, watched: Callable[[list[FileRef]], Iterable[FileRef]] = iter
+) -> Verification:
+    """Hash every file and follow every reference; StoreError when the store cannot be reached.
+
+    `watched` hands the files on one by one as they are hashed: what shows progress stands there.
+    """
     inventory = take_inventory(store)
     damages = list(inventory.damages)
     unreadable = {damage.path for damage in damages}
@@ -36,9 +41,9 @@ def verify_store(store: ObjectStore) -> Verification:
             path = f"outputs/{reference}/manifest.json"
             if path not in unreadable and (wrong := _wrong(inventory, reference, digest, words)):
                 damages.append(Damage(path, wrong))
-    for ref, reference in files.items():
+    for ref in watched(list(files)):
         if problem := _file_problem(store, ref):
-            damages.append(Damage(ref.path, f"{problem}, says the manifest of {reference}"))
+            damages.append(Damage(ref.path, f"{problem}, says the manifest of {files[ref]}"))
     return Verification(
         num_outputs=len(inventory.outputs),
         num_files=len(files),
@@ -59,19 +64,13 @@ def _named(inventory: Inventory) -> Iterator[tuple[str, dict[str, str]]]:
 
 def _problems(inventory: Inventory, output: StoredOutput) -> Iterator[Damage]:
     path = f"outputs/{output.reference}/manifest.json"
-    if output.manifest.key not in _possible_keys(output.manifest):
+    if not output.manifest.key_follows:
         yield Damage(path, "it was edited: its key does not follow from inputs, settings and seed")
+    if not output.manifest.folder_follows:
+        yield Damage(path, "it was edited: the folder of its files is not named by their digests")
     for role, digest in output.named_digests.items():
         if digest not in inventory.by_digest:
             yield Damage(path, f"its {role}, manifest {digest[:12]}, is missing or was edited")
-
-
-def _possible_keys(manifest: Manifest) -> Iterator[str]:
-    """The keys that this release and those before it gave to such an output."""
-    for revision in range(1, type(manifest).REVISION + 1):
-        yield output_key(
-            manifest.stage, revision, manifest.inputs, manifest.settings, manifest.seed
-        )
 
 
 def _wrong(inventory: Inventory, reference: str, digest: str, words: str) -> str:

@@ -8,6 +8,8 @@ import json
 import sys
 import time
 
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
 from flows.continual_sequence import continual_sequence
 from gift_core.errors import GiftError
 from tasks.sequence import SequenceSettings
@@ -21,7 +23,8 @@ def main() -> None:
         sequence = SequenceSettings.model_validate(asked["sequence"])
         time.sleep(asked["wait"])
         try:
-            result = continual_sequence(sequence=sequence)
+            with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):  # a second a stage
+                result = continual_sequence(sequence=sequence)
             told = {"computed": result.num_computed, "found": result.num_reused, "error": None}
         except GiftError as error:
             told = {"computed": 0, "found": 0, "error": str(error)}
