@@ -29,15 +29,20 @@ class Endpoint:
     key: str
     secret: str
 
-    @contextmanager
-    def environment(self) -> Iterator[None]:
-        """The usual AWS variables for as long as the block runs."""
-        changes = {
+    @property
+    def variables(self) -> dict[str, str]:
+        """The usual AWS variables."""
+        return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": self.key,
             "AWS_SECRET_ACCESS_KEY": self.secret,
             "AWS_DEFAULT_REGION": "us-east-1",
         }
+
+    @contextmanager
+    def environment(self) -> Iterator[None]:
+        """The usual AWS variables for as long as the block runs."""
+        changes = self.variables
         before = {name: os.environ.get(name) for name in changes}
         os.environ.update(changes)
         try:
@@ -59,7 +64,7 @@ class Seaweed:
     def __init__(self, folder: Path, bucket: str = "gift") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._ports = _free_ports(8)
-        self._command = _command(folder, bucket, self._ports)
+        self._command = command(folder, bucket, self._ports)
         self._log = folder / "weed.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.endpoint = Endpoint(
@@ -119,7 +124,7 @@ def running_seaweed(folder: Path, bucket: str = "gift") -> Iterator[Endpoint]:
         server.stop()
 
 
-def _command(folder: Path, bucket: str, ports: list[int]) -> list[str]:
+def command(folder: Path, bucket: str, ports: list[int]) -> list[str]:
     """Nothing is told to anybody, nothing listens but on 127.0.0.1, and no bucket is a typo."""
     beside_python = Path(sys.executable).parent / "weed"
     program = str(beside_python) if beside_python.is_file() else shutil.which("weed")

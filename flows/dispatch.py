@@ -1,8 +1,9 @@
-"""The stages of one run of a plan, and the tally of what was computed and what was found."""
+"""The stages of one run of a plan, here or on pools, and the tally of what was computed."""
 
 from typing import TypeVar
 
 from flows import stages
+from flows.pools import Pools
 from gift_core.errors import Refused
 from gift_core.gate import Failure
 from gift_core.settings import Settings
@@ -53,6 +54,10 @@ class Stages:
         self._override = override
         self._refused: tuple[Failure, ...] = ()
         self._store = plan.sequence.store
+        execution = plan.sequence.execution
+        # Both have the same calls: in this process, or as runs of their own on the workers.
+        pools = Pools(execution.generation_runs) if execution.stages == "pools" else None
+        self._on_gpu = pools or stages
         self._produced: list[Produced[Manifest]] = []
 
     def pretrained(self) -> ModelManifest:
@@ -75,7 +80,8 @@ class Stages:
             sequence.seed,
             self._all(ModelManifest)[-1],
         )
-        return self._keep(stages.synthesize(self._store, pairs))
+        produced = self._on_gpu.synthesize(self._store, pairs)
+        return self._keep(produced) if produced else None
 
     def finetune(
         self, task: PlannedTask, parent: ModelManifest, pairs: PairsManifest | None
@@ -83,7 +89,9 @@ class Stages:
         """The model after `task`."""
         sequence = self._plan.sequence
         return self._keep(
-            stages.finetune(self._store, task, sequence.seed, parent, pairs, sequence.execution)
+            self._on_gpu.finetune(
+                self._store, task, sequence.seed, parent, pairs, sequence.execution
+            )
         )
 
     def estimate_fisher(
@@ -94,7 +102,7 @@ class Stages:
             return None
         sequence = self._plan.sequence
         return self._keep(
-            stages.estimate_fisher(
+            self._on_gpu.estimate_fisher(
                 self._store,
                 model,
                 parent,
@@ -109,7 +117,9 @@ class Stages:
         """One row of the accuracy matrix."""
         plan = self._plan
         data_sets = tuple(plan.tasks), tuple(plan.panel)
-        return self._keep(stages.evaluate(self._store, model, *data_sets, plan.sequence.evaluation))
+        return self._keep(
+            self._on_gpu.evaluate(self._store, model, *data_sets, plan.sequence.evaluation)
+        )
 
     def promote(self, model: ModelManifest) -> bool:
         """Whether the sequence goes on with a new model: the gate judges the two latest rows."""
@@ -155,5 +165,8 @@ class Stages:
 
 
 def stages_for(plan: Plan, override: str | None = None) -> Stages:
-    """The stages of a plan, run in the flow's own process; `override` is a word to the gate."""
+    """The stages of a plan; `override` is a word to the gate.
+
+    Raises SettingsError when they shall run on pools and their deployments are not there.
+    """
     return Stages(plan, override)

@@ -1,14 +1,18 @@
 """Each stage as a flow of its own over its Prefect tasks: seen, named and deployed alone.
 
-A stage takes settings and manifests, nothing large and nothing secret, and returns what it
-committed or found; what a person looks at is published either way.
+A stage takes settings and manifests, nothing secret, and returns what it committed or found; what a
+person looks at is published either way. A run of its own is given a reference in place of what is
+large (flows/handover.py).
 """
+
+from collections.abc import Callable
 
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows.handover import taken
 from flows.sentences import log_sentences
-from flows.storage import sequence_store
+from flows.storage import sequence_store, stage_store
 from gift_core.gate import Failure, GatePolicy
 from gift_core.objective import Objective
 from tasks import artifacts
@@ -17,6 +21,7 @@ from tasks.estimate_fisher import fisher_of_model
 from tasks.evaluate import evaluate as score_model
 from tasks.finetune import finetune as learn_task
 from tasks.manifests import (
+    FileRef,
     FisherManifest,
     ModelManifest,
     PairsManifest,
@@ -36,9 +41,23 @@ from tasks.sequence import (
     StoreSettings,
 )
 from tasks.store.outputs import Produced
-from tasks.synthesize import LazyGenerator, PairsPlan, commit_pairs, generate_shard
+from tasks.synthesize import LazyGenerator, PairsPlan, ShardRange, commit_pairs, generate_shard
 
 log_sentences()
+
+
+def _named_by(stage: str, parameter: str, attribute: str) -> Callable[[], str]:
+    """A run's name by what it works on; where that is a reference, the name it was sent with."""
+
+    def name() -> str:
+        given = flow_run.parameters[parameter]
+        if isinstance(given, FileRef):
+            return str(flow_run.name)
+        part = flow_run.parameters.get("shards")
+        shards = f"-{part.first}-{part.last}" if isinstance(part, ShardRange) else ""
+        return f"{stage}-{getattr(given, attribute)}{shards}"
+
+    return name
 
 
 @flow(name="pretrained", flow_run_name="pretrained", persist_result=False)
@@ -49,31 +68,48 @@ def pretrained(
     return take_pretrained(sequence_store(store), model, identity)
 
 
-@flow(name="synthesize", flow_run_name="synthesize-{plan.task}", persist_result=False)
-def synthesize(store: StoreSettings, plan: PairsPlan) -> Produced[PairsManifest]:
-    """Make the replay pairs of a task, shard by shard."""
-    objects = sequence_store(store)
-    generator = LazyGenerator(plan.settings)
-    shards = [generate_shard(objects, plan, start, generator).manifest for start in plan.starts]
-    produced = commit_pairs(objects, plan, shards)
-    artifacts.publish_pairs(objects, produced.manifest)
-    return produced
+@flow(
+    name="synthesize",
+    flow_run_name=_named_by("synthesize", "plan", "task"),
+    persist_result=False,
+)
+def synthesize(
+    store: StoreSettings, plan: PairsPlan | FileRef, shards: ShardRange | None = None
+) -> Produced[PairsManifest] | None:
+    """Make the replay pairs of a task, shard by shard.
+
+    Of a part of the shards nothing is returned: whoever shared them out commits the whole.
+    """
+    with stage_store(store) as objects:
+        plan = taken(objects, PairsPlan, plan)
+        generator = LazyGenerator(plan.settings)
+        made = [
+            generate_shard(objects, plan, start, generator).manifest
+            for start in plan.starts_in(shards)
+        ]
+        if shards is not None:
+            return None
+        produced = commit_pairs(objects, plan, made)
+        artifacts.publish_pairs(objects, produced.manifest)
+        return produced
 
 
-@flow(name="finetune", flow_run_name="finetune-{planned.name}", persist_result=False)
+@flow(name="finetune", flow_run_name=_named_by("finetune", "planned", "name"), persist_result=False)
 def finetune(
     store: StoreSettings,
-    planned: PlannedTask,
+    planned: PlannedTask | FileRef,
     seed: int,
     parent: ModelManifest,
-    pairs: PairsManifest | None,
+    pairs: PairsManifest | FileRef | None,
     execution: ExecutionSettings,
 ) -> Produced[ModelManifest]:
     """Learn a task on top of its parent."""
-    objects = sequence_store(store)
-    produced = learn_task(objects, planned, seed, parent, pairs, execution)
-    artifacts.publish_model(objects, produced.manifest)
-    return produced
+    with stage_store(store) as objects:
+        planned = taken(objects, PlannedTask, planned)
+        pairs = taken(objects, PairsManifest, pairs)
+        produced = learn_task(objects, planned, seed, parent, pairs, execution)
+        artifacts.publish_model(objects, produced.manifest)
+        return produced
 
 
 @flow(name="estimate-fisher", flow_run_name="estimate-fisher-{model.name}", persist_result=False)
@@ -81,31 +117,34 @@ def estimate_fisher(
     store: StoreSettings,
     model: ModelManifest,
     parent: ModelManifest,
-    pairs: PairsManifest,
+    pairs: PairsManifest | FileRef,
     objective: Objective,
     settings: FisherSettings,
     cache: str,
 ) -> Produced[FisherManifest]:
     """Fisher diagonal and drift of a new model."""
-    produced = fisher_of_model(
-        sequence_store(store), model, parent, pairs, objective, settings, cache
-    )
-    artifacts.publish_fisher(produced.manifest)
-    return produced
+    with stage_store(store) as objects:
+        pairs = taken(objects, PairsManifest, pairs)
+        produced = fisher_of_model(objects, model, parent, pairs, objective, settings, cache)
+        artifacts.publish_fisher(produced.manifest)
+        return produced
 
 
 @flow(name="evaluate", flow_run_name="evaluate-after-{model.name}", persist_result=False)
 def evaluate(
     store: StoreSettings,
     model: ModelManifest,
-    tasks: tuple[PlannedDataSet, ...],
-    panel: tuple[PlannedDataSet, ...],
+    tasks: tuple[PlannedDataSet, ...] | FileRef,
+    panel: tuple[PlannedDataSet, ...] | FileRef,
     settings: EvaluationSettings,
 ) -> Produced[ScoresManifest]:
     """One row of the accuracy matrix."""
-    produced = score_model(sequence_store(store), model, tasks, panel, settings)
-    artifacts.publish_scores(produced.manifest)
-    return produced
+    with stage_store(store) as objects:
+        tasks = taken(objects, tuple[PlannedDataSet, ...], tasks)
+        panel = taken(objects, tuple[PlannedDataSet, ...], panel)
+        produced = score_model(objects, model, tasks, panel, settings)
+        artifacts.publish_scores(produced.manifest)
+        return produced
 
 
 @flow(name="promote", flow_run_name="promote-{model.name}", persist_result=False)

@@ -1,13 +1,17 @@
 """Where a flow finds its store: the only place that reads a Prefect block."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.filesystems import RemoteFileSystem
 
 from gift_core.errors import SettingsError
 from tasks.sequence import StoreSettings
 from tasks.store.address import open_store
+from tasks.store.leases import in_use
 from tasks.store.objects import ObjectStore
 
 
@@ -19,6 +23,20 @@ def sequence_store(settings: StoreSettings) -> ObjectStore:
     if settings.block is None:
         return open_store(settings.url)
     return open_store(settings.url, _block_options(settings.block))
+
+
+@contextmanager
+def stage_store(settings: StoreSettings) -> Iterator[ObjectStore]:
+    """The store of a stage. A run that a worker was given holds a lease of its own meanwhile.
+
+    Its parent may be gone before it; a stage within its parent's process has the parent's lease.
+    """
+    store, context = sequence_store(settings), FlowRunContext.get()
+    if context is None or context.flow_run is None or context.flow_run.deployment_id is None:
+        yield store
+        return
+    with in_use(store):
+        yield store
 
 
 def _block_options(name: str) -> dict[str, Any]:

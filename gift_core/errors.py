@@ -6,6 +6,7 @@ GiftError              base: one clear sentence, what is wrong, where, what to d
 |-- StoreError         an object cannot be read, written or trusted
 |-- Refused            a new model is worse than its gate allows
 |-- RankLost           a process of a training by several ended before its work was done
+|-- StageLost          a run that was dispatched to a worker ended without its output
 `-- Diverged           training produced numbers that no longer mean anything
 """
 
@@ -73,3 +74,15 @@ class Refused(GiftError):  # noqa: N818 - the gate's own word
 
 class RankLost(GiftError):  # noqa: N818 - a rank is not an error
     """One of the processes that train together failed or was killed."""
+
+
+class StageLost(GiftError):  # noqa: N818 - a stage is not an error
+    """A stage's run on a worker ended, and its output is not there."""
+
+
+def error_named(kind: str, sentence: str) -> GiftError | None:
+    """An error of this tree as another process told it; None when it was none of them."""
+    known = globals().get(kind)
+    if isinstance(known, type) and issubclass(known, GiftError):
+        return known(sentence)
+    return None

@@ -44,21 +44,7 @@ def fisher_of_model(
     With it goes the drift of each block against its parent, plain and weighted by Fisher. Cropped
     images are kept in the folder `cache`.
     """
-    inputs = {"model": model.digest, "parent": parent.digest, "pairs": pairs.digest}
-    decided = {
-        "fisher": settings.model_dump(mode="json"),
-        "objective": objective.model_dump(mode="json"),
-    }
-    manifest = plan_output(
-        FisherManifest,
-        name=model.name,
-        inputs=inputs,
-        settings=decided,
-        seed=0,
-        model=model.digest,
-        pairs=pairs.digest,
-        drift=(),
-    )
+    manifest = planned_fisher(model, parent, pairs, objective, settings)
 
     def make(directory: Path) -> FisherManifest:
         teacher = open_frozen(store, parent, best_device())
@@ -81,6 +67,29 @@ def fisher_of_model(
         )
 
     return run_output(store, manifest, make, device=str(best_device()))
+
+
+def planned_fisher(
+    model: ModelManifest,
+    parent: ModelManifest,
+    pairs: PairsManifest,
+    objective: Objective,
+    settings: FisherSettings,
+) -> FisherManifest:
+    """The manifest of a Fisher diagonal before it is estimated: its key is settled."""
+    return plan_output(
+        FisherManifest,
+        name=model.name,
+        inputs={"model": model.digest, "parent": parent.digest, "pairs": pairs.digest},
+        settings={
+            "fisher": settings.model_dump(mode="json"),
+            "objective": objective.model_dump(mode="json"),
+        },
+        seed=0,
+        model=model.digest,
+        pairs=pairs.digest,
+        drift=(),
+    )
 
 
 def _parameters(encoder: Encoder) -> dict[str, torch.Tensor]:

@@ -38,24 +38,7 @@ def evaluate(
     """Score a model on every task of the sequence and on the panel (docs/method.md, metrics)."""
     data_sets = [*tasks, *panel]
     split = settings.split
-    inputs = {"model": model.digest} | {
-        f"data:{data_set.name}": data_set.digests[split] for data_set in data_sets
-    }
-    decided = settings.model_dump(mode="json") | {
-        "tasks": [_words(data_set) for data_set in tasks],
-        "panel": [_words(data_set) for data_set in panel],
-    }
-    manifest = plan_output(
-        ScoresManifest,
-        name=f"after-{model.name}",
-        inputs=inputs,
-        settings=decided,
-        seed=0,
-        model=model.digest,
-        after_task=model.task,
-        tasks=(),
-        panel=(),
-    )
+    manifest = planned_scores(model, tasks, panel, settings)
 
     def make(_directory: Path) -> ScoresManifest:
         encoder = open_frozen(store, model, best_device())
@@ -67,6 +50,34 @@ def evaluate(
         )
 
     return run_output(store, manifest, make, device=str(best_device()))
+
+
+def planned_scores(
+    model: ModelManifest,
+    tasks: Sequence[PlannedDataSet],
+    panel: Sequence[PlannedDataSet],
+    settings: EvaluationSettings,
+) -> ScoresManifest:
+    """The manifest of a row before it is scored: its key is settled."""
+    data_sets = [*tasks, *panel]
+    inputs = {"model": model.digest} | {
+        f"data:{data_set.name}": data_set.digests[settings.split] for data_set in data_sets
+    }
+    decided = settings.model_dump(mode="json") | {
+        "tasks": [_words(data_set) for data_set in tasks],
+        "panel": [_words(data_set) for data_set in panel],
+    }
+    return plan_output(
+        ScoresManifest,
+        name=f"after-{model.name}",
+        inputs=inputs,
+        settings=decided,
+        seed=0,
+        model=model.digest,
+        after_task=model.task,
+        tasks=(),
+        panel=(),
+    )
 
 
 def _words(data_set: PlannedDataSet) -> dict[str, object]:

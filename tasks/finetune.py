@@ -41,7 +41,7 @@ def finetune(
     readers of the data, the pairs and the parent raise.
     """
     _check_devices(execution)
-    manifest = _planned_output(planned, seed, parent, pairs)
+    manifest = planned_model(planned, seed, parent, pairs)
     checkpoints = StepCheckpoints(store, manifest)
     measured: dict[str, float] = {}
 
@@ -66,9 +66,10 @@ def read_history(store: ObjectStore, manifest: ModelManifest) -> History:
     return history
 
 
-def _planned_output(
+def planned_model(
     planned: PlannedTask, seed: int, parent: ModelManifest, pairs: PairsManifest | None
 ) -> ModelManifest:
+    """The manifest of the next model before it is learnt: its key is settled."""
     inputs = {"parent": parent.digest, "data": planned.digests["train"]}
     if pairs is not None:
         inputs["pairs"] = pairs.digest

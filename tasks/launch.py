@@ -24,13 +24,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from gift_core import errors
-from gift_core.errors import GiftError, RankLost
+from gift_core.errors import GiftError, RankLost, error_named
+from tasks.rank_output import RankOutput, Tail
 
 STOP_GRACE_SECONDS = 20  # from SIGTERM to SIGKILL: time to save a checkpoint
 LOST_GRACE_SECONDS = 8  # the same after a rank's death: the others wait for what will not come
 POLL_SECONDS = 0.1
-MAX_LINES, MAX_CHARACTERS = 2000, 2000  # what the log gets of the ranks' output
 
 EVENTS, RANKS_LOG, TORCHRUN_LOG, JOB = "events.jsonl", "ranks.log", "torchrun.log", "launch.json"
 OURS = (EVENTS, RANKS_LOG, TORCHRUN_LOG, JOB, "failure-*.json", "rank-*.log")
@@ -44,7 +43,7 @@ def run_ranks(
     """Run `module` in so many processes of this machine; yield rank 0's events as they come.
 
     `folder` exists and is this run's own (what an earlier run left there is removed). Output goes
-    to its ranks.log, and line by line to `log`, "rank 1: ...", up to MAX_LINES. When the generator
+    to its ranks.log, and a bounded part to `log`, line by line, "rank 1: ...". When the generator
     is closed, or an exception passes through it, the ranks get SIGTERM and STOP_GRACE_SECONDS, and
     no process is left; contextlib.closing does that at once for an exception of the consumer.
     Raises what the rank that failed first raised if that is an error of the product (Diverged,
@@ -55,7 +54,7 @@ def run_ranks(
     job = {"command": [module, *arguments], "processes": processes, "stage": os.getpid()}
     job |= {"stop_grace": STOP_GRACE_SECONDS, "lost_grace": LOST_GRACE_SECONDS}
     _write_json(folder / JOB, job)
-    events, output = _Tail(folder / EVENTS), _Output(folder, processes, log)
+    events, output = Tail(folder / EVENTS), _output(folder, processes, log)
     mark = f"GIFT_RANKS={uuid4().hex}"  # what no descendant loses, whatever session it is in
     launcher = _start_launcher(processes, folder, mark)
     try:
@@ -98,45 +97,11 @@ def _write_json(path: Path, value: object) -> None:
     part.replace(path)
 
 
-class _Tail:
-    """What a growing file has gained since it was last asked, in whole lines."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._offset, self._torn = path, 0, b""
-
-    def lines(self, last: bool = False) -> list[bytes]:
-        """The lines that are complete by now; at `last` also one whose end will not come."""
-        with suppress(FileNotFoundError), self._path.open("rb") as file:
-            file.seek(self._offset)
-            self._torn += file.read()
-            self._offset = file.tell()
-        *whole, self._torn = self._torn.split(b"\n")
-        return [*whole, self._torn] if last and self._torn else whole
-
-
-class _Output:
-    """The output of all processes: the whole of it to one file, a bounded part to the log."""
-
-    def __init__(self, folder: Path, processes: int, log: Callable[[str], None]) -> None:
-        self._file, self._log, self._num_lines = folder / RANKS_LOG, log, 0
-        self._tails = {"torchrun": _Tail(folder / TORCHRUN_LOG)}
-        self._tails |= {f"rank {n}": _Tail(folder / f"rank-{n}.log") for n in range(processes)}
-
-    def pass_on(self, last: bool = False) -> None:
-        """Read what came."""
-        with self._file.open("ab") as file:
-            for name, tail in self._tails.items():
-                for line in tail.lines(last):
-                    file.write(f"{name}: ".encode() + line + b"\n")
-                    if name != "torchrun":  # what it says in a table, the error says in a sentence
-                        self._say(f"{name}: {line.decode(errors='replace')}")
-
-    def _say(self, line: str) -> None:
-        self._num_lines += 1
-        if self._num_lines <= MAX_LINES:
-            self._log(line[:MAX_CHARACTERS])
-        elif self._num_lines == MAX_LINES + 1:
-            self._log(f"further lines are in {self._file}")
+def _output(folder: Path, processes: int, log: Callable[[str], None]) -> RankOutput:
+    parts = {"torchrun": folder / TORCHRUN_LOG}
+    parts |= {f"rank {number}": folder / f"rank-{number}.log" for number in range(processes)}
+    # What torchrun says in a table, the error says in a sentence.
+    return RankOutput(folder / RANKS_LOG, parts, log, quiet=frozenset({"torchrun"}))
 
 
 def _start_launcher(processes: int, folder: Path, mark: str) -> subprocess.Popen[bytes]:
@@ -154,7 +119,7 @@ def _start_launcher(processes: int, folder: Path, mark: str) -> subprocess.Popen
         return subprocess.Popen(command, stdout=output, start_new_session=True)  # noqa: S603
 
 
-def _end(launcher: subprocess.Popen[bytes], mark: str, output: _Output) -> None:
+def _end(launcher: subprocess.Popen[bytes], mark: str, output: RankOutput) -> None:
     """End what still runs: SIGTERM, the grace, SIGKILL; also when this is itself interrupted."""
     try:
         launcher.terminate()
@@ -194,9 +159,8 @@ def _first_failure(folder: Path, launcher_code: int) -> GiftError | None:
     if paths:
         who = paths[0].stem.replace("failure-", "rank ")
         kind, message = json.loads(paths[0].read_text()).values()
-    known = getattr(errors, kind, None)
-    if isinstance(known, type) and issubclass(known, GiftError):
-        return known(message)
+    if known := error_named(kind, message):
+        return known
     what = f"failed with {kind}: {message.strip()}" if kind else message
     # torch's messages go on with a trace of C++; the log has it
     return RankLost(f"{who} {what.splitlines()[0][:500].rstrip(' .:;')}; {ADVICE}")

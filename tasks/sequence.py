@@ -157,6 +157,18 @@ class ExecutionSettings(Settings):
     compile), which moves the last digits, as another processor does.
     """
 
+    stages: Literal["here", "pools"] = Field(
+        default="here",
+        description="Where synthesize, finetune, estimate-fisher and evaluate run: here, in the "
+        "sequence's own process; or on pools, each a run of its deployment that a worker takes",
+    )
+    generation_runs: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Runs that a task's shards of replay pairs are shared among, all at once on "
+        "as many workers; used with stages: pools",
+    )
     processes: int = Field(
         default=1,
         ge=1,

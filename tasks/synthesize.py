@@ -6,6 +6,7 @@ from pathlib import Path
 
 import prefect
 from prefect.cache_policies import NO_CACHE
+from pydantic import Field
 
 from gift_core.errors import DataError, SettingsError
 from gift_core.prompts import draw_prompts, pair_seed
@@ -32,6 +33,13 @@ MAX_TASKS = 100
 """`pair_seed` leaves room for as many; it keeps the draws of sequences and tasks apart."""
 
 
+class ShardRange(Settings):
+    """A part of a task's shards, counted from 0: what one of several runs makes."""
+
+    first: int = Field(ge=0, description="The first shard")
+    last: int = Field(ge=0, description="The last shard, made as well")
+
+
 class PairsPlan(Settings):
     """Every replay pair of a task before it is made: prompts and seeds, cut into shards."""
 
@@ -49,6 +57,10 @@ class PairsPlan(Settings):
     def starts(self) -> tuple[int, ...]:
         """The first pair of each shard."""
         return tuple(range(0, len(self.prompts), self.settings.pairs_per_shard))
+
+    def starts_in(self, shards: ShardRange | None) -> tuple[int, ...]:
+        """The first pair of each shard of a part; of all shards for None."""
+        return self.starts if shards is None else self.starts[shards.first : shards.last + 1]
 
     def shard(self, start: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """Prompts and seeds of the shard that begins at pair `start`."""
@@ -108,27 +120,8 @@ def generate_shard(
     store: ObjectStore, plan: PairsPlan, start: int, generator: Callable[[], Generator]
 ) -> Produced[ShardManifest]:
     """Make one shard of pairs, or find it made: equal plan, equal bytes on the same device."""
-    prompts, seeds = plan.shard(start)
-    inputs = {"generator": plan.generator_identity}
-    if plan.teacher is not None:
-        inputs["model"] = plan.teacher.digest
-    settings = {
-        "generator": _deciding(plan)["generator"],
-        "task": plan.task,
-        "start": start,
-        "prompts": list(prompts),
-        "seeds": list(seeds),
-    } | plan.settings.model_dump(mode="json", include={"cleaning", "selection"})
-    manifest = plan_output(
-        ShardManifest,
-        name=f"{plan.task}-{start}",
-        inputs=inputs,
-        settings=settings,
-        seed=plan.seed,
-        start=start,
-        num_pairs=0,
-        num_rejected=0,
-    )
+    prompts, _ = plan.shard(start)
+    manifest = planned_shard(plan, start)
 
     def make(directory: Path) -> ShardManifest:
         kept, rejected = _make_pictures(store, plan, start, generator())
@@ -148,6 +141,31 @@ def generate_shard(
         return manifest.model_copy(update={"num_pairs": len(pairs)} | counts)
 
     return run_output(store, manifest, make, device=str(best_device()))
+
+
+def planned_shard(plan: PairsPlan, start: int) -> ShardManifest:
+    """The manifest of a shard before it is made: its key is settled."""
+    prompts, seeds = plan.shard(start)
+    inputs = {"generator": plan.generator_identity}
+    if plan.teacher is not None:
+        inputs["model"] = plan.teacher.digest
+    settings = {
+        "generator": _deciding(plan)["generator"],
+        "task": plan.task,
+        "start": start,
+        "prompts": list(prompts),
+        "seeds": list(seeds),
+    } | plan.settings.model_dump(mode="json", include={"cleaning", "selection"})
+    return plan_output(
+        ShardManifest,
+        name=f"{plan.task}-{start}",
+        inputs=inputs,
+        settings=settings,
+        seed=plan.seed,
+        start=start,
+        num_pairs=0,
+        num_rejected=0,
+    )
 
 
 def _deciding(plan: PairsPlan) -> Json:

@@ -1,5 +1,6 @@
 """A real Prefect server and worker on 127.0.0.1, started and stopped by a test."""
 
+import json
 import os
 import signal
 import socket
@@ -7,10 +8,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.worlds import ROOT
 
@@ -25,28 +28,57 @@ def free_port() -> int:
         return port
 
 
-@contextmanager
-def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
-    """A process in a group of its own; the whole group is ended, whatever happens."""
-    with log.open("ab") as file:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            cwd=ROOT,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        yield
-    finally:
-        for signum in (signal.SIGTERM, signal.SIGKILL):
-            if process.poll() is None:
+class Program:
+    """A program in a process group of its own, to start, stop, kill and start again."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self._command, self._environment, self._log = list(command), dict(environment), log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; what it says goes to the end of its log."""
+        with self._log.open("ab") as file:
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                cwd=ROOT,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is its group's as well; AssertionError before the first start."""
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    def stop(self) -> None:
+        """Ask it to end, and end the whole group when it does not."""
+        self._end(signal.SIGTERM, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """End the whole group at once, as a power cut would."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, *signals: signal.Signals) -> None:
+        process = self._process
+        for signum in signals:
+            if process is not None and process.poll() is None:
                 os.killpg(process.pid, signum)
-                try:
+                with suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=30)
-                except subprocess.TimeoutExpired:
-                    continue
+
+
+@contextmanager
+def running(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[Program]:
+    """A program for as long as the block runs; the whole group is ended, whatever happens."""
+    program = Program(command, environment, log)
+    program.start()
+    try:
+        yield program
+    finally:
+        program.stop()
 
 
 def await_healthy(url: str, log: Path) -> None:
@@ -69,16 +101,42 @@ class PrefectServer:
     port: int
     home: Path
     environment: dict[str, str]
+    program: Program
 
     @property
     def url(self) -> str:
         """The address of the dashboard."""
         return f"http://127.0.0.1:{self.port}"
 
+    def restart(self) -> None:
+        """Start it again after it was stopped or killed, on the same port, and wait for it."""
+        self.program.start()
+        await_healthy(f"{self.url}/api", self.home / "server.log")
+
+    def api(self, path: str, body: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
+        """Ask the server's API: POST where there is a body, GET where there is none."""
+        headers = {"Content-Type": "application/json"}
+        if credentials := self.environment.get("PREFECT_API_AUTH_STRING"):
+            headers["Authorization"] = "Basic " + b64encode(credentials.encode()).decode()
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/api{path}", data, headers)  # noqa: S310
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            text = answer.read()
+        return json.loads(text) if text else None
+
+    def flow_runs(self) -> list[dict[str, Any]]:
+        """The latest flow runs, at most 200."""
+        found: list[dict[str, Any]] = self.api("/flow_runs/filter", {"limit": 200})
+        return found
+
     def prefect(self, *arguments: str, seconds: int = 240) -> str:
         """Run the `prefect` command against the server; its output, AssertionError if it fails."""
+        return self.python("-m", "prefect", *arguments, seconds=seconds)
+
+    def python(self, *arguments: str, seconds: int = 240) -> str:
+        """Run Python as a client of the server; its output, AssertionError if it fails."""
         done = subprocess.run(
-            [sys.executable, "-m", "prefect", *arguments],
+            [sys.executable, *arguments],
             env=self.environment,
             cwd=ROOT,
             capture_output=True,
@@ -86,27 +144,37 @@ class PrefectServer:
             timeout=seconds,
         )
         output = done.stdout + done.stderr
-        assert done.returncode == 0, f"prefect {' '.join(arguments)}:\n{output[-4000:]}"
+        assert done.returncode == 0, f"python {' '.join(arguments)}:\n{output[-4000:]}"
         return output
 
     @contextmanager
-    def worker(self, pool: str) -> Iterator[None]:
-        """A process worker of a pool."""
+    def worker(self, pool: str, name: str = "worker", *options: str) -> Iterator[int]:
+        """A process worker of a pool, its process id; what it says goes to NAME.log."""
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
-        with running(command, self.environment, self.home / "worker.log"):
-            yield
+        command += ["--name", name, *options]
+        with running(command, self.environment, self.home / f"{name}.log") as program:
+            yield program.pid
 
 
 @contextmanager
-def running_server(home: Path) -> Iterator[PrefectServer]:
-    """A server whose whole state lies in `home`; nothing leaves this machine."""
+def running_server(
+    home: Path,
+    settings: Mapping[str, str] | None = None,
+    credentials: Mapping[str, str] | None = None,
+) -> Iterator[PrefectServer]:
+    """A server whose whole state lies in `home`; nothing leaves this machine.
+
+    `settings` are the server's alone (its database, its password); `credentials` are what its
+    clients and workers have besides.
+    """
     port = free_port()
-    environment = os.environ | {
+    common = os.environ | {
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_V2_ENABLED": "false",
         "DO_NOT_TRACK": "1",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",  # a worker looks for runs so often, not every 10 s
         "GIFT_HOME": str(ROOT),
         "PYTHONPATH": str(ROOT),
     }
@@ -116,7 +184,7 @@ def running_server(home: Path) -> Iterator[PrefectServer]:
         *(sys.executable, "-m", "prefect", "server", "start", "--analytics-off"),
         *("--host", "127.0.0.1", "--port", str(port)),
     ]
-    with ExitStack() as stack:
-        stack.enter_context(running(command, environment, log))
-        await_healthy(environment["PREFECT_API_URL"], log)
-        yield PrefectServer(port, home, environment)
+    with running(command, common | dict(settings or {}), log) as program:
+        server = PrefectServer(port, home, common | dict(credentials or {}), program)
+        await_healthy(f"{server.url}/api", log)
+        yield server

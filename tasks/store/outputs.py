@@ -98,9 +98,9 @@ def run_output(
     work, for the run record: `make` may fill it. Raises StoreError, ValueError
     when `make` changed the key, and what `make` raises.
     """
-    found = find_output(store, type(manifest), manifest.stage, manifest.key)
-    if found is not None and _touch(store, found):
-        return Produced(found, reused=True)
+    found = find_planned(store, manifest)
+    if found is not None:
+        return found
     started, clock = datetime.now(UTC), time.perf_counter()
     with TemporaryDirectory(prefix="gift-", dir=scratch) as folder:
         made = make(Path(folder)) or manifest
@@ -114,6 +114,14 @@ def run_output(
             measured=dict(measured or {}),
         )
         return Produced(commit_output(store, made, Path(folder), record), reused=False)
+
+
+def find_planned(store: ObjectStore, manifest: M) -> Produced[M] | None:
+    """The output that a planned manifest asks for, if it stands, marked as in use; else None."""
+    found = find_output(store, type(manifest), manifest.stage, manifest.key)
+    if found is None or not _touch(store, found):
+        return None
+    return Produced(found, reused=True)
 
 
 def _touch(store: ObjectStore, manifest: M) -> bool:

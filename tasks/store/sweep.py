@@ -79,6 +79,7 @@ def find_unreferenced(store: ObjectStore, grace_seconds: float) -> Findings:
         )
     groups = (
         *_checkpoints(store),
+        *(("parameter of a run", [path]) for path in store.list("parameters")),
         *_lost_entries(store, inventory),
         *_outputs(inventory, _reached(store, inventory, ages, spared)),
     )

@@ -16,6 +16,7 @@ import pytest
 from gift_core.errors import Diverged, GiftError, RankLost
 from tasks import launch
 from tasks.launch import ADVICE, run_ranks, write_event, write_failure
+from tasks.rank_output import Tail
 
 pytestmark = pytest.mark.timeout(120)
 PROLOGUE = """
@@ -272,6 +273,7 @@ list(launch.run_ranks("rank_under_test", [folder], 2, Path(folder), print))
 def test_the_log_is_bounded_and_the_file_is_whole(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The beginning and the end, which says why; the middle is counted."""
     monkeypatch.setenv("OMP_NUM_THREADS", "7")  # what the user has set stays
     body = """
 print(os.environ["OMP_NUM_THREADS"], "x" * 5000)
@@ -281,15 +283,17 @@ print("no end of line", end="")
 """
     assert list(world.run(body, processes=1)) == []
     assert world.lines[0] == "rank 0: 7 " + "x" * 1990
-    assert world.lines[1999] == "rank 0: 1998"
-    assert world.lines[2000:] == [f"further lines are in {world.folder / 'ranks.log'}"]
+    assert world.lines[999] == "rank 0: 998"
+    assert world.lines[1000] == "1,402 lines of the ranks are left out here"
+    assert world.lines[1001] == "rank 0: 2401"
+    assert world.lines[1099:] == ["rank 0: 2499", "rank 0: no end of line"]
     kept = (world.folder / "ranks.log").read_text().splitlines()
     assert kept[0] == "rank 0: 7 " + "x" * 5000
     assert kept[2500:] == ["rank 0: 2499", "rank 0: no end of line"]
 
 
 def test_a_line_that_is_still_being_written_waits(tmp_path: Path) -> None:
-    tail = launch._Tail(tmp_path / launch.EVENTS)
+    tail = Tail(tmp_path / launch.EVENTS)
     assert tail.lines() == []
     write_event(tmp_path, {"a": 1})
     with (tmp_path / launch.EVENTS).open("a") as file:

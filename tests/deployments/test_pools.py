@@ -1,0 +1,164 @@
+"""Stages on pools, on a real server with real workers: shared out, killed, cancelled, resumed."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.continual_sequence import continual_sequence
+from flows.dispatch import SequenceResult
+from tasks.manifests import sha256_hex
+from tasks.sequence import SequenceSettings, StoreSettings
+from tasks.store.objects import FolderStore
+from tests.deployments.pool_world import (
+    PoolServer,
+    await_true,
+    descendants,
+    executed,
+    is_alive,
+    one_task,
+    pool_server,
+)
+
+pytestmark = pytest.mark.timeout(900)
+HEARTBEAT_LOST = 45  # seconds; a run sends one every 30 s, Prefect's shortest
+CHECKPOINT_EVERY = 10
+LONG = {"num_steps": 400, "warmup_steps": 4}
+
+
+def manifests(sequence: SequenceSettings) -> dict[str, str]:
+    store = FolderStore(Path(sequence.store.url))
+    paths = [path for path in store.list("outputs") if path.endswith("manifest.json")]
+    return {path: sha256_hex(store.read_bytes(path)) for path in paths}
+
+
+def last_checkpoint(sequence: SequenceSettings) -> int:
+    """The step of the only checkpoint in the store; 0 when there is none."""
+    for path in Path(sequence.store.url).glob("checkpoints/finetune/*/latest.json"):
+        return int(json.loads(path.read_text())["step"])
+    return 0
+
+
+@pytest.fixture(scope="module")
+def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PoolServer]:
+    with pool_server(tmp_path_factory.mktemp("pools"), HEARTBEAT_LOST) as made:
+        for name in ("gpu-1", "gpu-2", "gpu-3"):
+            made.start_worker("gpu", name)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def on_pools(
+    pools: PoolServer, tiny_data: Path
+) -> tuple[SequenceSettings, SequenceResult, SequenceSettings, SequenceResult]:
+    """The same sequence twice, in two stores: on the pool, and in this process."""
+    there = executed(one_task(tiny_data, pools.folder / "there"), stages="pools", generation_runs=3)
+    here = one_task(tiny_data, pools.folder / "here")
+    return there, continual_sequence(sequence=there), here, continual_sequence(sequence=here)
+
+
+def test_stages_on_three_workers_give_the_manifests_of_one_process(
+    pools: PoolServer,
+    on_pools: tuple[SequenceSettings, SequenceResult, SequenceSettings, SequenceResult],
+) -> None:
+    there, result, here, in_process = on_pools
+    assert result.manifest == in_process.manifest
+    assert manifests(there) == manifests(here)
+    parent = pools.named("tiny")[0]
+    sent = pools.children(parent)
+    parts = [f"synthesize-warm-{number}-{number}" for number in range(3)]
+    assert sorted(run["name"] for run in sent) == sorted(
+        [
+            *parts,
+            "evaluate-after-pretrained",
+            "evaluate-after-warm",
+            "finetune-warm",
+            "estimate-fisher-warm",
+        ]
+    )
+    assert {run["state"]["type"] for run in sent} == {"COMPLETED"}
+    takers = {
+        name: [run["name"] for run in sent if run["name"] in parts and pools.took(name, run)]
+        for name in pools.workers
+    }
+    assert sorted(map(len, takers.values())) == [1, 1, 1], takers
+
+
+def test_a_stage_that_stands_is_found_and_no_run_is_sent(
+    pools: PoolServer,
+    on_pools: tuple[SequenceSettings, SequenceResult, SequenceSettings, SequenceResult],
+) -> None:
+    there, result, _, _ = on_pools
+    again = continual_sequence(sequence=there)
+    assert (again.num_computed, again.manifest) == (0, result.manifest)
+    assert pools.children(pools.named("tiny")[-1]) == []
+
+
+def test_lost_workers_are_noticed_and_others_go_on_from_the_last_checkpoint(
+    pools: PoolServer, tiny_data: Path
+) -> None:
+    """SIGKILL to the worker of the fine-tuning and its flow process, then to the sequence's."""
+    plain = one_task(tiny_data, pools.folder / "killed", **LONG)
+    plain = plain.model_copy(update={"name": "killed", "method": "finetune"})
+    sequence = executed(plain, stages="pools", checkpoint_every=CHECKPOINT_EVERY)
+    pools.start_worker("cpu", "cpu-1")
+    parent = pools.begin(sequence)
+    await_true(lambda: last_checkpoint(sequence) >= 2 * CHECKPOINT_EVERY, 240)
+    (first,) = [run for run in pools.children(parent) if run["name"] == "finetune-warm"]
+    pools.kill_with_runs(pools.holder(first))
+    kept = last_checkpoint(sequence)
+    assert 0 < kept < LONG["num_steps"]
+
+    first = pools.await_state(first, "CRASHED")
+    assert first["state"]["message"] == "No sign of life for 90 s; its worker is lost."
+    await_true(lambda: last_checkpoint(sequence) > kept, 120)
+    pools.kill_with_runs("cpu-1")
+    pools.start_worker("cpu", "cpu-2")
+    parent = pools.await_state(parent, "COMPLETED", seconds=400)
+
+    assert parent["run_count"] == 2
+    _, second = [run for run in pools.children(parent) if run["name"] == "finetune-warm"]
+    goes_on = f"warm goes on from its checkpoint after step {kept}"
+    assert goes_on in pools.logs(second)
+    assert manifests(sequence) == manifests(unbroken(plain, pools.folder / "unbroken"))
+
+
+def unbroken(sequence: SequenceSettings, store: Path, **execution: object) -> SequenceSettings:
+    """The same sequence in this process and a store of its own, learnt."""
+    alone = executed(sequence, **execution).model_copy(
+        update={"name": f"{sequence.name}-alone", "store": StoreSettings(url=str(store))}
+    )
+    continual_sequence(sequence=alone)
+    return alone
+
+
+def test_a_cancelled_sequence_leaves_no_process_and_goes_on_when_it_is_retried(
+    pools: PoolServer, tiny_data: Path
+) -> None:
+    """Cancelled while two ranks learn on another worker; then `prefect flow-run retry`."""
+    plain = one_task(tiny_data, pools.folder / "cancelled", **LONG)
+    plain = plain.model_copy(update={"name": "cancelled", "method": "finetune"})
+    sequence = executed(plain, stages="pools", processes=2, checkpoint_every=CHECKPOINT_EVERY)
+    parent = pools.begin(sequence)
+    await_true(lambda: last_checkpoint(sequence) >= CHECKPOINT_EVERY, 240)
+    ours = descendants(list(pools.workers.values()))
+    assert len([each for each in ours if "tasks.launch" in each.cmdline()]) == 3
+
+    pools.server.prefect("flow-run", "cancel", parent["id"])
+    began = time.monotonic()
+    await_true(lambda: not any(map(is_alive, ours)), 45)
+    print(f"no process left after {time.monotonic() - began:.1f} s")
+    parent = pools.await_state(parent, "CANCELLED")
+    (stopped,) = [run for run in pools.children(parent) if run["name"] == "finetune-warm"]
+    pools.await_state(stopped, "CANCELLED")
+    kept = last_checkpoint(sequence)
+    assert 0 < kept < LONG["num_steps"]
+
+    pools.server.prefect("flow-run", "retry", parent["id"])
+    parent = pools.await_state(parent, "COMPLETED")
+    *_, resumed = [run for run in pools.children(parent) if run["name"] == "finetune-warm"]
+    assert f"warm goes on from its checkpoint after step {kept}" in pools.logs(resumed)
+    alone = unbroken(plain, pools.folder / "two-ranks", processes=2)
+    assert manifests(sequence) == manifests(alone)
