@@ -180,7 +180,15 @@ def _deciding(plan: PairsPlan) -> Json:
 def _make_pictures(
     store: ObjectStore, plan: PairsPlan, start: int, generator: Generator
 ) -> tuple[list[Kept], Counter[str]]:
-    """Exactly one good picture for each pair of a shard; DataError when that cannot be had."""
+    """Exactly one good picture for each pair of a shard; DataError when that cannot be had.
+
+    SettingsError when the generator here is another one than the plan's: a worker's own folder.
+    """
+    if generator.identity != plan.generator_identity:
+        raise SettingsError(
+            f"synthesis.generator: this worker has {generator.identity} where the plan was made "
+            f"for {plan.generator_identity}; give every worker the same files"
+        )
     prompts, seeds = plan.shard(start)
     judge = None
     if plan.teacher is not None:

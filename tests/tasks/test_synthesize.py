@@ -77,6 +77,13 @@ def test_a_generator_that_gives_only_black_is_refused_with_its_task(tmp_path: Pa
     assert store.list("outputs") == []
 
 
+def test_another_generator_than_the_plans_is_refused(tmp_path: Path) -> None:
+    painter = Painter()
+    painter.identity = "painter@2"
+    with pytest.raises(SettingsError, match="has painter@2 where the plan was made for painter@1"):
+        made(FolderStore(tmp_path), plan_of(), painter)
+
+
 def test_a_short_shard_of_before_is_named(tmp_path: Path) -> None:
     """Version 0.1.0 dropped black pictures and committed what was left."""
     store, plan = FolderStore(tmp_path), plan_of()
