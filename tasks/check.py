@@ -12,8 +12,9 @@ from gift_core.settings import Settings
 from gift_core.training import FinetuneSettings
 from tasks.data.loaders import check_temporary_folder
 from tasks.data.sources import DataSource, Split
+from tasks.generation import SynthesisSettings
 from tasks.models.encoders import check_model
-from tasks.sequence import DataSetSettings, SequenceSettings, SynthesisSettings
+from tasks.sequence import DataSetSettings, SequenceSettings
 from tasks.store.objects import ObjectStore
 
 

@@ -16,20 +16,59 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from gift_core.cleaning import blemish
+from gift_core.cleaning import Cleaning, blemish
 from gift_core.errors import DataError
-from gift_core.prompts import try_seed
-from gift_core.selection import choose
+from gift_core.prompts import MAX_PAIRS, Draw, try_seed
+from gift_core.selection import Selection, choose
+from gift_core.settings import Settings, added
 from tasks.images import encode_png
-from tasks.models.generators import Generator, Pictures
-from tasks.sequence import SynthesisSettings
+from tasks.models.generators import DiffusersSettings, Generator, GeneratorSettings, Pictures
 
 HOPELESS = 100
 """So many pictures without a good one, and the generator is given up: hours could follow."""
 
 Image = NDArray[np.uint8]
+
+
+class SynthesisSettings(Settings):
+    """How the replay pairs of a task are made."""
+
+    generator: GeneratorSettings = Field(
+        default=DiffusersSettings(), description="The text-to-image model, or recorded pictures"
+    )
+    num_pairs: int = Field(
+        default=1000, ge=1, le=MAX_PAIRS, description="Replay pairs a task (paper: 1000)"
+    )
+    pairs_per_shard: int = Field(
+        default=500,
+        ge=1,
+        le=MAX_PAIRS,
+        description="Replay pairs in one Parquet shard; each shard is kept alone",
+    )
+    draw: Draw = added(
+        "uniform",
+        description="How prompts are drawn from the pool. uniform: with replacement (paper); "
+        "without-replacement: none twice; class-balanced: every prompt equally often",
+    )
+    cleaning: Cleaning = added(
+        Cleaning(), description="Which pictures are replaced by the next seed of their prompt"
+    )
+    selection: Selection = added(
+        Selection(), description="Which pictures the teacher lets pass; by default any"
+    )
+
+    @model_validator(mode="after")
+    def _tries_cover_candidates(self) -> "SynthesisSettings":
+        candidates, tries = self.selection.candidates, self.cleaning.max_tries
+        if candidates > tries:
+            raise ValueError(
+                f"selection.candidates {candidates} is more than cleaning.max_tries {tries}; "
+                "raise the latter"
+            )
+        return self
 
 
 class Judge(Protocol):

@@ -9,17 +9,15 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from gift_core.cleaning import Cleaning
 from gift_core.errors import PASSWORD, SettingsError
 from gift_core.gate import GatePolicy
 from gift_core.objective import Method, Objective
-from gift_core.prompts import MAX_PAIRS, MAX_TASKS, Draw, format_prompt
-from gift_core.selection import Selection
-from gift_core.settings import Settings, added
+from gift_core.prompts import MAX_TASKS, format_prompt
+from gift_core.settings import Settings
 from gift_core.training import FinetuneSettings
 from tasks.data.sources import DataSource
+from tasks.generation import SynthesisSettings
 from tasks.models.encoders import ModelSettings
-from tasks.models.generators import DiffusersSettings, GeneratorSettings
 from tasks.setting_errors import settings_error
 from tasks.yaml_file import read_mapping
 
@@ -93,44 +91,6 @@ class PretrainingSettings(Settings):
     template: Template = Field(
         default="a photo of a {}.", description="Prompt template with one {} (paper's default)"
     )
-
-
-class SynthesisSettings(Settings):
-    """How the replay pairs of a task are made."""
-
-    generator: GeneratorSettings = Field(
-        default=DiffusersSettings(), description="The text-to-image model, or recorded pictures"
-    )
-    num_pairs: int = Field(
-        default=1000, ge=1, le=MAX_PAIRS, description="Replay pairs a task (paper: 1000)"
-    )
-    pairs_per_shard: int = Field(
-        default=500,
-        ge=1,
-        le=MAX_PAIRS,
-        description="Replay pairs in one Parquet shard; each shard is kept alone",
-    )
-    draw: Draw = added(
-        "uniform",
-        description="How prompts are drawn from the pool. uniform: with replacement (paper); "
-        "without-replacement: none twice; class-balanced: every prompt equally often",
-    )
-    cleaning: Cleaning = added(
-        Cleaning(), description="Which pictures are replaced by the next seed of their prompt"
-    )
-    selection: Selection = added(
-        Selection(), description="Which pictures the teacher lets pass; by default any"
-    )
-
-    @model_validator(mode="after")
-    def _tries_cover_candidates(self) -> "SynthesisSettings":
-        candidates, tries = self.selection.candidates, self.cleaning.max_tries
-        if candidates > tries:
-            raise ValueError(
-                f"selection.candidates {candidates} is more than cleaning.max_tries {tries}; "
-                "raise the latter"
-            )
-        return self
 
 
 class FisherSettings(Settings):

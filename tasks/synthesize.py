@@ -11,7 +11,7 @@ from pydantic import Field
 from gift_core.errors import DataError, SettingsError
 from gift_core.prompts import draw_prompts, pair_seed
 from gift_core.settings import Settings, added
-from tasks.generation import Kept, make_pictures
+from tasks.generation import Kept, SynthesisSettings, make_pictures
 from tasks.manifests import (
     Json,
     ModelManifest,
@@ -24,7 +24,6 @@ from tasks.models.encoders import best_device
 from tasks.models.generators import Generator
 from tasks.progress import Progress
 from tasks.recognition import teacher_judge
-from tasks.sequence import SynthesisSettings
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import Produced, plan_output, run_output
 from tasks.store.shards import ReplayPair, write_shard

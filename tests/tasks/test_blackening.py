@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from tasks.artifacts import pairs_markdown, sample_pairs
+from tasks.generation import SynthesisSettings
 from tasks.models.generators import DiffusersSettings
 from tasks.models.pipelines import PipelineGenerator
 from tasks.replay import load_pairs
-from tasks.sequence import SynthesisSettings
 from tasks.store.objects import FolderStore
 from tasks.synthesize import commit_pairs, generate_shard, plan_pairs
 from tests.worlds import GENERATOR

@@ -15,9 +15,8 @@ from gift_core.cleaning import Cleaning
 from gift_core.errors import DataError
 from gift_core.prompts import TRY_STEP
 from gift_core.selection import Selection
-from tasks.generation import HOPELESS, Judge, Kept, make_pictures
+from tasks.generation import HOPELESS, Judge, Kept, SynthesisSettings, make_pictures
 from tasks.models.generators import DiffusersSettings
-from tasks.sequence import SynthesisSettings
 from tests.tasks.painter import Painter, painted
 
 PROMPTS = ("star", "ring", "star", "cross", "star")

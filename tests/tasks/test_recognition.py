@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from gift_core.selection import Selection
+from tasks.generation import SynthesisSettings
 from tasks.manifests import ModelManifest, PairsManifest
 from tasks.models.encoders import ModelSettings, check_model, export_pretrained, load_encoder
 from tasks.models.generators import DiffusersSettings
 from tasks.pretrained import take_pretrained
 from tasks.recognition import TeacherJudge
 from tasks.replay import load_pairs
-from tasks.sequence import SynthesisSettings
 from tasks.store.objects import FolderStore
 from tasks.synthesize import LazyGenerator, commit_pairs, generate_shard, plan_pairs
 from tests.worlds import CLIP, GENERATOR

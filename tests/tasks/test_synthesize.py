@@ -8,9 +8,9 @@ from gift_core.cleaning import Cleaning
 from gift_core.errors import DataError, SettingsError
 from gift_core.prompts import TRY_STEP, draw_prompts
 from gift_core.selection import Selection
+from tasks.generation import SynthesisSettings
 from tasks.models.generators import DiffusersSettings
 from tasks.replay import load_pairs
-from tasks.sequence import SynthesisSettings
 from tasks.store.objects import FolderStore
 from tasks.synthesize import PairsPlan, commit_pairs, generate_shard, plan_pairs
 from tests.tasks.painter import Painter

@@ -10,9 +10,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from gift_core.errors import SettingsError
+from tasks.generation import SynthesisSettings
 from tasks.models.generators import DiffusersSettings, LoraSettings
 from tasks.replay import load_pairs
-from tasks.sequence import SynthesisSettings
 from tasks.store.objects import FolderStore
 from tasks.synthesize import LazyGenerator, commit_pairs, generate_shard, plan_pairs
 from tests.tasks.models.tiny_pipelines import FAMILIES, save, save_lora, save_prude

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from gift_core.errors import DataError, SettingsError
+from tasks.generation import SynthesisSettings
 from tasks.models.generators import RecordedSettings
 from tasks.replay import load_pairs
-from tasks.sequence import SynthesisSettings
 from tasks.store.objects import FolderStore
 from tasks.store.shards import ReplayPair, write_shard
 from tasks.synthesize import LazyGenerator, commit_pairs, generate_shard, plan_pairs
