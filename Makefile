@@ -38,6 +38,7 @@ soak: .venv/test data  ## A hundred kills of the demo's run, each resumed and co
 bench: .venv/test  ## The training step against the released order of operations (minutes)
 	$(BIN)/python -m tests.benchmarks.step --ladder
 	$(BIN)/python -m tests.benchmarks.step --miniature
+	$(BIN)/python -m tests.benchmarks.generation
 
 lint: .venv/test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

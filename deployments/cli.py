@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from deployments.embedded import set_embedded_defaults, without_heartbeats
+from deployments.pairs_cli import pairs
 from deployments.registry_cli import Block, checked_reason, open_at, registry
 from gift_core.errors import DataError, GiftError, Refused, SettingsError
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 data = typer.Typer(no_args_is_help=True, help="Look at data sets before work is spent on them.")
 app.add_typer(data, name="data")
+app.add_typer(pairs, name="pairs")
 app.add_typer(registry)  # without a name of its own: its commands stand beside `run`
 
 SequenceFile = Annotated[Path, typer.Argument(help="A sequence file, see deployments/sequences")]

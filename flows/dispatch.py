@@ -78,6 +78,7 @@ class Stages:
             sequence.synthesis,
             plan.generator_identity,
             sequence.seed,
+            self._all(ModelManifest)[-1],
         )
         produced = self._on_gpu.synthesize(self._store, pairs)
         return self._keep(produced) if produced else None

@@ -158,8 +158,8 @@ def pairs_markdown(manifest: PairsManifest, pairs: Sequence[ReplayPair]) -> str:
     lines = [
         f"## Replay pairs before {escaped(manifest.task)}",
         "",
-        f"{manifest.num_pairs:,} pairs kept, {manifest.num_rejected:,} entirely black pictures "
-        f"left out; generator {escaped(manifest.generator)}; "
+        f"{manifest.num_pairs:,} pairs kept, {manifest.rejects_in_words}; "
+        f"generator {escaped(manifest.generator)}; "
         f"{len(manifest.files)} shards, {_size(manifest)}.",
         "",
         f"The first {len(shown)} pairs, row by row:",

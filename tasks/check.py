@@ -7,11 +7,12 @@ the stages work from.
 from pydantic import Field
 
 from gift_core.errors import DataError, SettingsError
-from gift_core.prompts import format_prompt, prompt_pool
+from gift_core.prompts import draw_prompts, format_prompt, prompt_pool
 from gift_core.settings import Settings
 from gift_core.training import FinetuneSettings
 from tasks.data.loaders import check_temporary_folder
 from tasks.data.sources import DataSource, Split
+from tasks.generation import SynthesisSettings
 from tasks.models.encoders import check_model
 from tasks.sequence import DataSetSettings, SequenceSettings
 from tasks.store.objects import ObjectStore
@@ -78,6 +79,8 @@ def check_sequence(sequence: SequenceSettings, store: ObjectStore) -> Plan:
     model_identity = check_model(sequence.model)
     generator_identity = sequence.synthesis.generator.check() if replays else None
     prompts = pretraining_prompts(sequence) if replays else ()
+    if replays:
+        _check_draw(sequence.synthesis, prompts)
     tasks, panel = check_data_sets(sequence)
     return Plan(
         sequence=sequence,
@@ -124,6 +127,12 @@ def pretraining_prompts(sequence: SequenceSettings) -> tuple[str, ...]:
     if not names:
         raise SettingsError("pretraining.class_names: the list is empty; name at least one class")
     return tuple(format_prompt(sequence.pretraining.template, name) for name in names)
+
+
+def _check_draw(synthesis: SynthesisSettings, prompts: tuple[str, ...]) -> None:
+    """SettingsError when the first task's pool, the smallest of all, is too small for the draw."""
+    pool = prompt_pool(synthesis.generator.pool(prompts))
+    draw_prompts(pool, synthesis.num_pairs, 0, synthesis.draw)
 
 
 def check_data_set(

@@ -101,23 +101,41 @@ class Manifest(Record):
         raise KeyError(f"{self.stage} {self.key[:12]} has no file {name}")
 
 
-class ShardManifest(Manifest):
+class Rejects(Record):
+    """How many pictures were made and not kept; `rejected` counts them by reason.
+
+    What is empty is not written, so that manifests without rejects are what they were before
+    reasons were counted.
+    """
+
+    num_rejected: int = Field(ge=0)
+    rejected: dict[str, Annotated[int, Field(gt=0)]] = Field(
+        default={}, exclude_if=lambda value: not value
+    )
+
+    @property
+    def rejects_in_words(self) -> str:
+        """Say how many and why: "3 pictures replaced (black 2, flat 1)"."""
+        why = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.rejected.items()))
+        plural = "picture" if self.num_rejected == 1 else "pictures"
+        return f"{self.num_rejected:,} {plural} replaced{f' ({why})' if why else ''}"
+
+
+class ShardManifest(Manifest, Rejects):
     """One Parquet shard of replay pairs: pairs `start` to `start + num_pairs - 1` of a task."""
 
     stage: Literal["synthesize-shard"] = "synthesize-shard"
     start: int = Field(ge=0)
     num_pairs: int = Field(ge=0)
-    num_rejected: int = Field(ge=0)
 
 
-class PairsManifest(Manifest):
+class PairsManifest(Manifest, Rejects):
     """The replay pairs made before one task is learnt; `files` are the shards, in order."""
 
     stage: Literal["synthesize"] = "synthesize"
     task: str
     generator: str
     num_pairs: int = Field(ge=0)
-    num_rejected: int = Field(ge=0)
     prompts_sha256: str
 
 

@@ -12,12 +12,12 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from gift_core.errors import PASSWORD, SettingsError
 from gift_core.gate import GatePolicy
 from gift_core.objective import Method, Objective
-from gift_core.prompts import MAX_PAIRS, MAX_TASKS, format_prompt
+from gift_core.prompts import MAX_TASKS, format_prompt
 from gift_core.settings import Settings
 from gift_core.training import FinetuneSettings
 from tasks.data.sources import DataSource
+from tasks.generation import SynthesisSettings
 from tasks.models.encoders import ModelSettings
-from tasks.models.generators import GeneratorSettings
 from tasks.setting_errors import settings_error
 from tasks.yaml_file import read_mapping
 
@@ -90,23 +90,6 @@ class PretrainingSettings(Settings):
     )
     template: Template = Field(
         default="a photo of a {}.", description="Prompt template with one {} (paper's default)"
-    )
-
-
-class SynthesisSettings(Settings):
-    """How the replay pairs of a task are made."""
-
-    generator: GeneratorSettings = Field(
-        default=GeneratorSettings(), description="The text-to-image model"
-    )
-    num_pairs: int = Field(
-        default=1000, ge=1, le=MAX_PAIRS, description="Replay pairs a task (paper: 1000)"
-    )
-    pairs_per_shard: int = Field(
-        default=500,
-        ge=1,
-        le=MAX_PAIRS,
-        description="Replay pairs in one Parquet shard; each shard is kept alone",
     )
 
 

@@ -1,22 +1,29 @@
 """Stage synthesize: what was known before a task, as replay pairs in Parquet shards."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import prefect
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
-from gift_core.errors import DataError
+from gift_core.errors import DataError, SettingsError
 from gift_core.prompts import draw_prompts, pair_seed
-from gift_core.settings import Settings
-from tasks.images import encode_png
-from tasks.manifests import PairsManifest, ShardManifest, canonical_json, sha256_hex
+from gift_core.settings import Settings, added
+from tasks.generation import Kept, SynthesisSettings, make_pictures
+from tasks.manifests import (
+    Json,
+    ModelManifest,
+    PairsManifest,
+    ShardManifest,
+    canonical_json,
+    sha256_hex,
+)
 from tasks.models.encoders import best_device
 from tasks.models.generators import Generator
 from tasks.progress import Progress
-from tasks.sequence import SynthesisSettings
+from tasks.recognition import teacher_judge
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import Produced, plan_output, run_output
 from tasks.store.shards import ReplayPair, write_shard
@@ -41,6 +48,9 @@ class PairsPlan(Settings):
     seed: int
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
+    teacher: ModelManifest | None = added(
+        None, description="The model that selects pictures; empty: none is asked"
+    )
 
     @property
     def starts(self) -> tuple[int, ...]:
@@ -64,9 +74,17 @@ def plan_pairs(
     settings: SynthesisSettings,
     generator_identity: str,
     seed: int,
+    teacher: ModelManifest | None = None,
 ) -> PairsPlan:
-    """Draw the prompts of a task and give each pair its seed (docs/method.md, synthetic pairs)."""
-    prompts = draw_prompts(pool, settings.num_pairs, MAX_TASKS * seed + task_index)
+    """Draw the prompts of a task and give each pair its seed (docs/method.md, synthetic pairs).
+
+    `teacher`, the model before the task, matters where `selection` asks it. Raises SettingsError
+    when the generator has no picture for any prompt, or the draw wants more than there are.
+    """
+    known = settings.generator.pool(tuple(pool))
+    prompts = draw_prompts(known, settings.num_pairs, MAX_TASKS * seed + task_index, settings.draw)
+    if settings.selection.asks_teacher and teacher is None:
+        raise SettingsError("synthesis.selection: there is no model to ask; leave it out")
     return PairsPlan(
         task=task,
         generator_identity=generator_identity,
@@ -74,6 +92,7 @@ def plan_pairs(
         seed=seed,
         prompts=prompts,
         seeds=tuple(pair_seed(number, task_index, seed) for number in range(len(prompts))),
+        teacher=teacher if settings.selection.asks_teacher else None,
     )
 
 
@@ -104,10 +123,21 @@ def generate_shard(
     manifest = planned_shard(plan, start)
 
     def make(directory: Path) -> ShardManifest:
-        pairs = _generate(plan, start, generator())
+        kept, rejected = _make_pictures(store, plan, start, generator())
+        pairs = [
+            ReplayPair(
+                image_bytes=picture.image_bytes,
+                prompt=prompt,
+                seed=picture.seed,
+                generator=plan.generator_identity,
+                task=plan.task,
+                index=start + number,
+            )
+            for number, (prompt, picture) in enumerate(zip(prompts, kept, strict=True))
+        ]
         write_shard(directory / f"pairs-{start:06d}.parquet", pairs)
-        num_rejected = len(prompts) - len(pairs)
-        return manifest.model_copy(update={"num_pairs": len(pairs), "num_rejected": num_rejected})
+        counts = {"num_rejected": rejected.total(), "rejected": dict(sorted(rejected.items()))}
+        return manifest.model_copy(update={"num_pairs": len(pairs)} | counts)
 
     return run_output(store, manifest, make, device=str(best_device()))
 
@@ -115,19 +145,21 @@ def generate_shard(
 def planned_shard(plan: PairsPlan, start: int) -> ShardManifest:
     """The manifest of a shard before it is made: its key is settled."""
     prompts, seeds = plan.shard(start)
+    inputs = {"generator": plan.generator_identity}
+    if plan.teacher is not None:
+        inputs["model"] = plan.teacher.digest
+    settings = {
+        "generator": _deciding(plan)["generator"],
+        "task": plan.task,
+        "start": start,
+        "prompts": list(prompts),
+        "seeds": list(seeds),
+    } | plan.settings.model_dump(mode="json", include={"cleaning", "selection"})
     return plan_output(
         ShardManifest,
         name=f"{plan.task}-{start}",
-        inputs={"generator": plan.generator_identity},
-        settings={
-            "generator": plan.settings.generator.model_dump(
-                mode="json", exclude={"model", "revision"}
-            ),
-            "task": plan.task,
-            "start": start,
-            "prompts": list(prompts),
-            "seeds": list(seeds),
-        },
+        inputs=inputs,
+        settings=settings,
         seed=plan.seed,
         start=start,
         num_pairs=0,
@@ -135,36 +167,37 @@ def planned_shard(plan: PairsPlan, start: int) -> ShardManifest:
     )
 
 
-def _generate(plan: PairsPlan, start: int, generator: Generator) -> list[ReplayPair]:
-    """Pictures batch by batch; entirely black ones (the safety checker's) are left out."""
+def _deciding(plan: PairsPlan) -> Json:
+    """The settings that decide pictures; where a generator lies does not, what it is stands apart.
+
+    Settings that came later are left out at their defaults (`gift_core.settings.added`).
+    """
+    apart = plan.settings.generator.NAMED_BY_IDENTITY
+    return plan.settings.model_dump(mode="json", exclude={"generator": set(apart)})
+
+
+def _make_pictures(
+    store: ObjectStore, plan: PairsPlan, start: int, generator: Generator
+) -> tuple[list[Kept], Counter[str]]:
+    """Exactly one good picture for each pair of a shard; DataError when that cannot be had.
+
+    SettingsError when the generator here is another one than the plan's: a worker's own folder.
+    """
+    if generator.identity != plan.generator_identity:
+        raise SettingsError(
+            f"synthesis.generator: this worker has {generator.identity} where the plan was made "
+            f"for {plan.generator_identity}; give every worker the same files"
+        )
     prompts, seeds = plan.shard(start)
-    batch_size = plan.settings.generator.batch_size
-    pairs: list[ReplayPair] = []
-    with Progress(f"Replay pairs of {plan.task} from {start}", len(prompts), "pairs") as progress:
-        for first in range(0, len(prompts), batch_size):
-            batch = slice(first, first + batch_size)
-            images = generator.generate(prompts[batch], seeds[batch])
-            pairs += [
-                ReplayPair(
-                    image_bytes=encode_png(image),
-                    prompt=prompt,
-                    seed=seed,
-                    generator=generator.identity,
-                    task=plan.task,
-                    index=start + first + offset,
-                )
-                for offset, (image, prompt, seed) in enumerate(
-                    zip(images, prompts[batch], seeds[batch], strict=True)
-                )
-                if not is_black(image)
-            ]
-            progress.advance(len(images))
-    return pairs
-
-
-def is_black(image: np.ndarray) -> bool:
-    """Whether no pixel of a uint8 picture (H, W, 3) holds any light."""
-    return not image.any()
+    judge = None
+    if plan.teacher is not None:
+        judge = teacher_judge(store, plan.teacher, plan.prompts)
+    what = f"Replay pairs of {plan.task} from {start}"
+    try:
+        with Progress(what, len(prompts), "pairs") as progress:
+            return make_pictures(prompts, seeds, plan.settings, generator, judge, progress.advance)
+    except DataError as error:
+        raise DataError(f"{what}: {error}") from None
 
 
 @prefect.task(task_run_name="commit-pairs-{plan.task}", cache_policy=NO_CACHE, persist_result=False)
@@ -173,26 +206,33 @@ def commit_pairs(
 ) -> Produced[PairsManifest]:
     """Commit the shards of a task as one set of replay pairs.
 
-    Raises DataError when the generator gave too few pictures to contrast with one another.
+    Raises DataError when the pairs are too few to contrast with one another, or a shard is short.
     """
     inputs = {f"shard-{shard.start:06d}": shard.digest for shard in shards}
+    for shard in shards:
+        planned = len(plan.shard(shard.start)[0])
+        if shard.num_pairs != planned:  # made before black pictures were replaced
+            raise DataError(
+                f"{plan.task}: {shard.directory} holds {shard.num_pairs} of {planned} pairs; "
+                "remove it from the store to have it made again"
+            )
     num_pairs = sum(shard.num_pairs for shard in shards)
     if num_pairs < 2:
         raise DataError(
-            f"{plan.task}: {num_pairs} of {len(plan.prompts)} generated pictures were not black; "
-            "check synthesis.generator (its safety checker blackens pictures)"
+            f"{plan.task}: one pair cannot be contrasted with others; raise synthesis.num_pairs"
         )
-    settings = plan.settings.model_dump(mode="json", exclude={"generator": {"model", "revision"}})
+    rejected = sum((Counter(shard.rejected) for shard in shards), Counter())
     manifest = plan_output(
         PairsManifest,
         name=plan.task,
         inputs=inputs,
-        settings=settings,
+        settings=_deciding(plan),
         seed=plan.seed,
         task=plan.task,
         generator=plan.generator_identity,
         num_pairs=num_pairs,
         num_rejected=sum(shard.num_rejected for shard in shards),
+        rejected=dict(sorted(rejected.items())),
         prompts_sha256=sha256_hex(canonical_json(list(plan.prompts))),
         files=tuple(ref for shard in shards for ref in shard.files),
     )

@@ -1,28 +1,38 @@
-"""The family of generators: a text-to-image model that turns prompts and seeds into pictures.
+"""The family of generators: what turns prompts and seeds into pictures.
 
-A new generator is one more class here and one more member of `GeneratorSettings` at the end.
-diffusers takes seconds to import and is imported where it is used: training does without.
+A new generator is one more class with `check`, `pool` and `load`, and one more member of
+`GeneratorSettings` at the end. diffusers takes seconds to import and is imported where it is used:
+training does without.
 """
 
-import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from gift_core.errors import SettingsError
-from gift_core.settings import Settings
-from tasks.digests import digest_of_files
+from gift_core.settings import Settings, added
+from tasks.digests import digest_of_files, sha256_of_file
 
-INDEX = "model_index.json"
-LIBRARIES = ("diffusers", "transformers")
-RELEASED_STEPS = 50
-"""Below this many steps the released code leaves PNDM for DPM-Solver++ (docs/method.md)."""
+SolverName = Literal[
+    "released", "model", "pndm", "ddim", "dpm++", "dpm++-karras", "unipc", "euler",
+    "euler-trailing", "euler-ancestral", "heun", "lcm",
+]  # fmt: skip
+WHERE = "synthesis.generator"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a generator made: uint8 pictures (H, W, 3), and which its safety checker flagged."""
+
+    images: Sequence[NDArray[np.uint8]]
+    flagged: Sequence[bool]
 
 
 class Generator(Protocol):
@@ -30,12 +40,39 @@ class Generator(Protocol):
 
     identity: str
 
-    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
-        """Pictures (B, H, W, 3), one for each prompt and its own seed."""
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> Pictures:
+        """One picture for each prompt and its own seed."""
+
+
+class LoraSettings(Settings):
+    """Low-rank weights that change a pipeline: a style, or a few-step solver such as LCM-LoRA."""
+
+    path: str = Field(min_length=1, description="A safetensors file, or a hub name (ORG/NAME)")
+    weight: float = Field(default=1.0, ge=-8, le=8, description="How strongly it is mixed in")
+
+    def check(self) -> str:
+        """Say which weights they are; SettingsError when they are none. Nothing is downloaded."""
+        if not os.path.exists(self.path):
+            _check_hub_name(f"{WHERE}.loras", "file", self.path)
+            return f"{self.path}*{self.weight:g}"
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                if not any("lora" in name for name in file.keys()):  # noqa: SIM118 - no mapping
+                    raise SettingsError(f"{WHERE}.loras: {self.path} holds no LoRA weights")
+        except (SafetensorError, OSError) as error:
+            raise SettingsError(
+                f"{WHERE}.loras: {self.path} is not a readable safetensors file ({error})"
+            ) from None
+        return f"{sha256_of_file(Path(self.path))[:16]}*{self.weight:g}"
 
 
 class DiffusersSettings(Settings):
     """A diffusers text-to-image pipeline, from a folder or from the Hugging Face hub."""
+
+    NAMED_BY_IDENTITY: ClassVar[frozenset[str]] = frozenset({"model", "revision", "loras"})
+    """Where the weights lie decides no output: `check` says what they are."""
 
     kind: Literal["diffusers"] = "diffusers"
     model: str = Field(
@@ -46,9 +83,7 @@ class DiffusersSettings(Settings):
     revision: str | None = Field(
         default=None, description="Hub revision to pin; not used with a folder"
     )
-    num_steps: int = Field(
-        default=RELEASED_STEPS, ge=1, le=1000, description="Denoising steps (paper: 50)"
-    )
+    num_steps: int = Field(default=50, ge=1, le=1000, description="Denoising steps (paper: 50)")
     guidance_scale: float = Field(
         default=7.5, ge=0, le=50, description="Classifier-free guidance (paper: 7.5)"
     )
@@ -58,10 +93,10 @@ class DiffusersSettings(Settings):
         le=4096,
         description="Height and width in pixels; empty: the model's own (paper: 512)",
     )
-    solver: Literal["released", "model"] = Field(
+    solver: SolverName = Field(
         default="released",
         description="released: PNDM at 50 steps or more, DPM-Solver++ below (the released code's); "
-        "model: the scheduler saved with the pipeline",
+        "model: the scheduler saved with the pipeline; else the one of that name",
     )
     batch_size: int = Field(
         default=16,
@@ -69,113 +104,119 @@ class DiffusersSettings(Settings):
         le=1024,
         description="Pictures a call (the released code: 1); part of the plan of a shard",
     )
+    loras: tuple[LoraSettings, ...] = added(
+        (), max_length=8, description="Low-rank weights mixed into the pipeline"
+    )
+    safety_checker: Literal["model", "off", "required"] = added(
+        "model",
+        description="model: as the pipeline has it; off: without; required: refused when the "
+        "pipeline has none. What it flags is made anew",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = added(
+        "auto",
+        description="Numbers that the pipeline computes in; auto: fp16 on a GPU (as released), "
+        "fp32 on a CPU",
+    )
+    channels_last: bool = added(
+        False, description="Lay pictures out channels last: faster convolutions on most GPUs"
+    )
+    compile: bool = added(
+        False,
+        description="Let torch.compile fuse the denoiser: minutes once, then faster on a GPU",
+    )
 
     def check(self) -> str:
         """Say what the generator is, or refuse it with SettingsError; nothing is downloaded."""
+        from tasks.models.pipelines import check_index
+
         folder = Path(self.model)
-        if not os.path.exists(folder):  # not Path.exists, which raises for a name too long
-            if self.model.count("/") != 1 or self.model.startswith((".", "/", "~")):
-                raise SettingsError(
-                    f"synthesis.generator.model: no folder {folder}; name a diffusers pipeline"
-                    " folder or a hub model (ORG/NAME)"
-                )
-            return f"{self.model}@{self.revision or 'main'}"
-        _check_index(folder)
-        return f"{folder.name}@{digest_of_files(folder)[:16]}"
+        if os.path.exists(folder):  # not Path.exists, which raises for a name too long
+            check_index(folder)
+            identity = f"{folder.name}@{digest_of_files(folder)[:16]}"
+        else:
+            _check_hub_name(f"{WHERE}.model", "folder", self.model)
+            identity = f"{self.model}@{self.revision or 'main'}"
+        return "+".join([identity, *(lora.check() for lora in self.loras)])
+
+    def pool(self, prompts: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the prompts that it can answer: all."""
+        return prompts
 
     def load(self, device: torch.device) -> Generator:
         """Load the pipeline onto a device; SettingsError when diffusers cannot."""
-        return _DiffusersGenerator(self, device)
+        from tasks.models.pipelines import PipelineGenerator
+
+        return PipelineGenerator(self, device)
 
 
-def _check_index(folder: Path) -> None:
-    """SettingsError unless the folder's index names parts of diffusers and transformers alone.
+def _check_hub_name(where: str, what: str, name: str) -> None:
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise SettingsError(
+            f"{where}: no {what} {name}; name a diffusers pipeline folder or a hub model (ORG/NAME)"
+            if what == "folder"
+            else f"{where}: no {what} {name}; name a safetensors file or a hub model (ORG/NAME)"
+        )
 
-    diffusers imports whatever module the index names.
+
+class RecordedSettings(Settings):
+    """Real pictures with captions in place of a generator: a Parquet file, nothing is synthesised.
+
+    For those who may not synthesise, and for the ablation with real images. Each pair takes a
+    picture whose caption is its prompt, chosen by its seed.
     """
-    where = "synthesis.generator.model"
-    try:
-        index = json.loads((folder / INDEX).read_bytes())
-        known = index["_class_name"]
-        parts = {name: part for name, part in index.items() if isinstance(part, list)}
-        modules = {name: str(module) for name, (module, _) in parts.items() if module is not None}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise SettingsError(
-            f"{where}: {folder} is not a diffusers pipeline folder (no readable {INDEX})"
-        ) from None
-    import diffusers
 
-    if not isinstance(known, str) or not _is_pipeline(known):
-        raise SettingsError(
-            f"{where}: {folder / INDEX} names the pipeline {known}, which this diffusers does not "
-            "have"
-        )
-    for name, module in modules.items():
-        if module not in LIBRARIES and not hasattr(diffusers.pipelines, module):
+    NAMED_BY_IDENTITY: ClassVar[frozenset[str]] = frozenset({"path"})
+
+    kind: Literal["recorded"]
+    path: str = Field(
+        min_length=1,
+        description="A Parquet file with an image column (as `datasets` writes it) and a caption "
+        "column; a shard of replay pairs is one",
+    )
+    captions: str = Field(
+        default="prompt", min_length=1, max_length=200, description="Name of the caption column"
+    )
+    prompts: Literal["pool", "captions"] = Field(
+        default="pool",
+        description="pool: draw the prompts known before a task of which there are pictures; "
+        "captions: draw the file's own captions",
+    )
+    batch_size: int = Field(default=64, ge=1, le=1024, description="Pictures read at a time")
+
+    def check(self) -> str:
+        """Say which file it is, or refuse it with SettingsError."""
+        from tasks.models.recorded import RecordedPictures
+
+        return RecordedPictures(self).identity
+
+    def pool(self, prompts: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the prompts that it has pictures of; SettingsError when there are none."""
+        from tasks.models.recorded import RecordedPictures
+
+        known = RecordedPictures(self).known_prompts
+        found = known if self.prompts == "captions" else [p for p in prompts if p in set(known)]
+        if not found:
             raise SettingsError(
-                f"{where}: {folder / INDEX} takes {name} from {module}, which is neither diffusers "
-                "nor transformers; such code is not run"
+                f"{WHERE}: {self.path} has no picture captioned as a prompt of the pool, such as "
+                f"{prompts[0]!r}; set prompts: captions to draw its own"
             )
+        return tuple(found)
+
+    def load(self, device: torch.device) -> Generator:
+        """Open the file; the device does not matter."""
+        from tasks.models.recorded import RecordedPictures
+
+        return RecordedPictures(self)
 
 
-def _is_pipeline(name: str) -> bool:
-    import diffusers
-
-    try:
-        kind = getattr(diffusers, name, None)
-    except Exception:  # parts of diffusers need libraries that are not there
-        return False
-    return isinstance(kind, type) and issubclass(kind, diffusers.DiffusionPipeline)
+def _diffusers_unless_said(settings: Any) -> Any:  # noqa: ANN401 - anything a file may hold
+    """Files written before there were kinds name none."""
+    if isinstance(settings, dict) and "kind" not in settings:
+        return {"kind": "diffusers"} | settings
+    return settings
 
 
-class _DiffusersGenerator:
-    """fp16 on a GPU, fp32 on a CPU (where fp16 is ten times slower)."""
-
-    def __init__(self, settings: DiffusersSettings, device: torch.device) -> None:
-        import diffusers
-        import transformers
-
-        self.identity = settings.check()
-        self.settings = settings
-        # Our own progress counts pictures; a bar of files being read says nothing to anybody.
-        diffusers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.disable_progress_bar()
-        dtype = torch.float16 if device.type == "cuda" else torch.float32
-        try:
-            pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
-                settings.model, revision=settings.revision, dtype=dtype, use_safetensors=True
-            )
-        # A pipeline that is not what its index says fails anywhere in diffusers.
-        except Exception as error:
-            raise SettingsError(
-                f"synthesis.generator.model: diffusers could not load {settings.model}: {error}"
-            ) from error
-        if settings.solver == "released":
-            solver = (
-                diffusers.PNDMScheduler
-                if settings.num_steps >= RELEASED_STEPS
-                else diffusers.DPMSolverMultistepScheduler
-            )
-            pipeline.scheduler = solver.from_config(pipeline.scheduler.config)
-        pipeline.set_progress_bar_config(disable=True)
-        self.pipeline = pipeline.to(device)
-
-    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
-        """Pictures uint8 (B, H, W, 3).
-
-        Noise comes from a CPU generator a picture, so that a seed gives the same noise on every
-        device and in every batch.
-        """
-        output = self.pipeline(
-            list(prompts),
-            num_inference_steps=self.settings.num_steps,
-            guidance_scale=self.settings.guidance_scale,
-            height=self.settings.image_size,
-            width=self.settings.image_size,
-            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-            output_type="np",
-        )
-        return (output.images * 255.0).round().astype(np.uint8)
-
-
-GeneratorSettings = DiffusersSettings
+GeneratorSettings = Annotated[
+    Annotated[DiffusersSettings | RecordedSettings, Field(discriminator="kind")],
+    BeforeValidator(_diffusers_unless_said),
+]

@@ -1,6 +1,8 @@
 """Export: the model at a sequence's head as a folder that open_clip opens."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -27,8 +29,6 @@ def export_head(store: ObjectStore, sequence: str, folder: Path) -> HeadEntry:
     the sequence has no head, StoreError when the model is missing or altered.
     """
     head = need_head(store, sequence)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SettingsError(f"{folder} exists and is not an empty folder; name a new one")
     manifest = find_output(store, ModelManifest, *head.model.output.split("/"))
     if manifest is None or manifest.digest != head.model.digest:
         state = "is missing or damaged" if manifest is None else "was edited"
@@ -36,11 +36,24 @@ def export_head(store: ObjectStore, sequence: str, folder: Path) -> HeadEntry:
             f"{store.url}/outputs/{head.model.output} {state}; run `gift verify`, then roll back "
             "or run the sequence again"
         )
+    with new_folder(folder) as made:
+        fetch_output(store, manifest, made)
+    return head
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder to fill, which then appears as `folder`, whole or not at all.
+
+    Raises SettingsError when `folder` is there and not empty, or cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SettingsError(f"{folder} exists and is not an empty folder; name a new one")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            fetch_output(store, manifest, made)
+            yield made
             made.chmod(0o755)
             made.replace(folder)
         finally:
@@ -49,4 +62,3 @@ def export_head(store: ObjectStore, sequence: str, folder: Path) -> HeadEntry:
         raise SettingsError(
             f"{folder}: cannot be written ({error.strerror}); name another folder"
         ) from None
-    return head

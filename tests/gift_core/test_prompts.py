@@ -3,11 +3,22 @@
 from collections import Counter
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gift_core.errors import DataError, SettingsError
-from gift_core.prompts import draw_prompts, format_prompt, pair_seed, prompt_pool
+from gift_core.prompts import (
+    MAX_PAIRS,
+    MAX_SEED,
+    MAX_TASKS,
+    MAX_TRIES,
+    draw_prompts,
+    format_prompt,
+    pair_seed,
+    prompt_pool,
+    try_seed,
+)
 
 words = st.lists(st.sampled_from("abcdefg"), max_size=6)
 
@@ -110,3 +121,55 @@ def test_no_two_images_share_a_seed(one: tuple[int, int, int], other: tuple[int,
 def test_pair_seed_bounds(pair_index: int, task_index: int, seed: int, what: str) -> None:
     with pytest.raises(SettingsError, match=f"^{what}: "):
         pair_seed(pair_index, task_index, seed)
+
+
+@given(st.integers(1, 40), st.integers(1, 120), st.integers(0, 99))
+def test_a_balanced_draw_takes_every_prompt_equally_often(size: int, count: int, seed: int) -> None:
+    pool = tuple(map(str, range(size)))
+    counts = Counter(draw_prompts(pool, count, seed, "class-balanced"))
+    numbers = [counts[prompt] for prompt in pool]
+    assert sum(numbers) == count
+    assert max(numbers) - min(numbers) <= 1
+
+
+@given(st.integers(1, 40), st.integers(0, 99))
+def test_a_draw_without_replacement_takes_none_twice(size: int, seed: int) -> None:
+    pool = tuple(map(str, range(size)))
+    drawn = draw_prompts(pool, size, seed, "without-replacement")
+    assert sorted(drawn) == sorted(pool)
+    shorter = draw_prompts(pool, max(1, size // 2), seed, "without-replacement")
+    assert drawn[: len(shorter)] == shorter
+
+
+def test_every_place_of_a_draw_without_replacement_is_uniform() -> None:
+    """4000 draws of 2 of 4: each of the 12 ordered pairs 333 +- 17 (one sigma)."""
+    counts = Counter(draw_prompts("abcd", 2, seed, "without-replacement") for seed in range(4000))
+    assert len(counts) == 12
+    assert all(abs(count - 333) < 90 for count in counts.values())
+
+
+def test_more_prompts_than_there_are_cannot_be_drawn_without_replacement() -> None:
+    with pytest.raises(SettingsError, match="4 prompts without replacement, but the pool holds 3"):
+        draw_prompts("abc", 4, 0, "without-replacement")
+
+
+def test_no_try_has_the_seed_or_the_noise_of_another_pair() -> None:
+    """Torch's CPU generator reads the lower 32 bits; a run's seeds are 10,000,000 in a row."""
+    low, high = pair_seed(0, 1, 7), pair_seed(MAX_PAIRS - 1, MAX_TASKS, 7)
+    windows = sorted(try_seed(low, number) % 2**32 for number in range(MAX_TRIES))
+    ends = [*windows[1:], windows[0] + 2**32]
+    assert all(end - start > high - low for start, end in zip(windows, ends, strict=True))
+    assert pair_seed(MAX_PAIRS - 1, MAX_TASKS, MAX_SEED) < try_seed(0, 1)
+    assert try_seed(pair_seed(MAX_PAIRS - 1, MAX_TASKS, MAX_SEED), MAX_TRIES - 1) < 2**63
+    with pytest.raises(SettingsError, match="try: 128"):
+        try_seed(0, MAX_TRIES)
+
+
+def test_torch_reads_the_lower_32_bits_of_a_seed() -> None:
+    """What the low part of TRY_STEP is there for."""
+
+    def noise(seed: int) -> list[float]:
+        return torch.randn(4, generator=torch.Generator("cpu").manual_seed(seed)).tolist()
+
+    assert noise(5) == noise(5 + 2**56)
+    assert noise(5) != noise(try_seed(5, 1))

@@ -53,7 +53,7 @@ def test_pairs_show_counts_pictures_and_prompts(run: MadeUpRun) -> None:
     pairs = artifacts.sample_pairs(run.store, run.pairs[0], 48)
     markdown = artifacts.pairs_markdown(run.pairs[0], pairs)
     assert len(pairs) == 10
-    assert "10 pairs kept, 1 entirely black" in markdown
+    assert "10 pairs kept, 1 picture replaced" in markdown
     assert markdown.count("a photo of a one.") == markdown.count("a photo of a two.") == 5
     sheet = Image.open(io.BytesIO(embedded(markdown, "png")))
     assert sheet.size == (8 * 100 - 4, 2 * 100 - 4)

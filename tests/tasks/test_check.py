@@ -90,6 +90,10 @@ def with_generator(folder: str) -> Callable[[Path, Path], Changes]:
             r"tasks\.0 \(warm\): no file /nowhere/train\.parquet",
         ),
         (lambda data, tmp: {"pretraining": {"class_names": []}}, "the list is empty"),
+        (
+            lambda data, tmp: {"synthesis": {"num_pairs": 4, "draw": "without-replacement"}},
+            "4 prompts without replacement, but the pool holds 3",
+        ),
     ],
 )
 def test_refusals(

@@ -7,21 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from gift_core.features import encode_images, encode_texts
 from tasks.manifests import PairsManifest
 from tasks.models.encoders import Encoder, ModelSettings, export_pretrained, load_encoder
+from tasks.models.generators import Pictures
 from tasks.replay import ReplaySet, images_key, replay_set
 from tasks.store.objects import FolderStore
 from tasks.synthesize import commit_pairs, generate_shard
-from tests.tasks.test_synthesize import Painter, plan_of
+from tests.tasks.painter import Painter
+from tests.tasks.test_synthesize import plan_of
 from tests.worlds import CLIP, square
 
 
 class Squares(Painter):
-    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
-        return np.stack([square("red", seed) for seed in seeds])
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> Pictures:
+        return Pictures([square("red", seed) for seed in seeds], [False] * len(seeds))
 
 
 @pytest.fixture(scope="module")
