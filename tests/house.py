@@ -20,6 +20,7 @@ from tests.postgres import Postgres, running_postgres
 from tests.prefect_server import PrefectServer, running_server
 
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+SCHEDULED = ("gift/inbox", "gift/verify", "gift/gc")
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,25 @@ class House:
         return f"s3://{self.endpoint.bucket}/{name}"
 
     def put_up(self) -> str:
-        """Pools, deployments and automations, as compose.yaml puts them up; what it said."""
-        return self.server.python("-m", "deployments.put_up", seconds=500)
+        """Pools, deployments and automations, as compose.yaml puts them up; what it said.
+
+        Nobody looks into the checkout's own inbox: `look_into` says into which, and how often.
+        """
+        said = self.server.python("-m", "deployments.put_up", seconds=500)
+        for name in SCHEDULED:
+            self._change(name, {"paused": True})
+        return said
+
+    def look_into(self, inbox: Path, file: Path, seconds: int) -> None:
+        """Have the service look for new tasks of a sequence file, every so many seconds."""
+        schedule = {"active": True, "schedule": {"interval": seconds}}
+        parameters = {"inbox": str(inbox), "file": str(file)}
+        change = {"parameters": parameters, "schedules": [schedule], "paused": False}
+        self._change("gift/inbox", change)
+
+    def _change(self, deployment: str, change: dict[str, object]) -> None:
+        found = self.server.api(f"/deployments/name/{deployment}")["id"]
+        self.server.api(f"/deployments/{found}", change, "PATCH")
 
     @contextmanager
     def workers(self) -> Iterator[dict[str, int]]:
@@ -118,6 +136,7 @@ def running_house(folder: Path) -> Iterator[House]:
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": database.url,
             "PREFECT_SERVER_API_AUTH_STRING": word,
             "PREFECT_UI_API_URL": "/api",  # wherever the browser found the page
+            "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "true",
         }
         credentials = {"PREFECT_API_AUTH_STRING": word} | seaweed.endpoint.variables
         server = stack.enter_context(running_server(folder / "prefect", settings, credentials))

@@ -113,13 +113,16 @@ class PrefectServer:
         self.program.start()
         await_healthy(f"{self.url}/api", self.home / "server.log")
 
-    def api(self, path: str, body: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
+    def api(
+        self, path: str, body: Mapping[str, Any] | None = None, method: str | None = None
+    ) -> Any:  # noqa: ANN401 - JSON
         """Ask the server's API: POST where there is a body, GET where there is none."""
         headers = {"Content-Type": "application/json"}
         if credentials := self.environment.get("PREFECT_API_AUTH_STRING"):
             headers["Authorization"] = "Basic " + b64encode(credentials.encode()).decode()
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/api{path}", data, headers)  # noqa: S310
+        url = f"{self.url}/api{path}"
+        request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
             text = answer.read()
         return json.loads(text) if text else None
