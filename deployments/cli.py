@@ -93,6 +93,19 @@ def report(
     typer.echo(f"Report: {output or report_address(objects, name)}")
 
 
+@app.command()
+def dashboard(
+    store: StoreUrl = None,
+    block: Block = None,
+    host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: one that is free")] = 8400,
+) -> None:
+    """Serve a read-only web page over a store: sequences, heads, matrices, pairs, reports."""
+    from deployments.dashboard.serving import serve
+
+    serve(open_at(store, block), host, port, typer.echo)
+
+
 @data.command("check")
 def check_data(file: SequenceFile) -> None:
     """Count images and classes of every data set of a sequence, with a digest of each split."""

@@ -26,10 +26,10 @@ from tasks.progress import duration, run_logger
 MAX_RUNS = 3
 """How often a stage is sent: once, and again when its worker was lost."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 5.0
+CRASH_GRACE_SECONDS = 10.0
+"""A run that somebody cancels is seen as crashed for a moment, as its process takes the signal."""
 PATIENCE_SECONDS = 60.0
 """After so long without a worker the log says what the run waits for."""
-STOP_SECONDS = 10.0
-"""How long a parent that is being stopped tries to tell its children."""
 
 _AT_WORK = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING)
 
@@ -89,6 +89,7 @@ class _Sent:
     def __init__(self, client: SyncPrefectClient, asked: PoolRun) -> None:
         self._client, self._asked = client, asked
         self._num_sent, self._since = 1, time.monotonic()
+        self._crashed: float | None = None
         found = self._at_work()
         self.id = found.id if found else self._send()
         if found:
@@ -103,12 +104,18 @@ class _Sent:
             return False
         if state.is_completed():
             return True
-        if not state.is_crashed() or self._num_sent >= MAX_RUNS:
+        if not state.is_crashed():
+            raise self._failure(state)
+        now = time.monotonic()
+        self._crashed = self._crashed or now
+        if now - self._crashed < CRASH_GRACE_SECONDS:
+            return False
+        if self._num_sent >= MAX_RUNS:
             raise self._failure(state)
         run_logger().warning(
             "%s lost its worker (%s); it is sent again", self._asked.name, _words(state)
         )
-        self._num_sent, self._since = self._num_sent + 1, time.monotonic()
+        self._num_sent, self._since, self._crashed = self._num_sent + 1, now, None
         self.id = self._send()
         return False
 

@@ -33,6 +33,7 @@ from tasks.pretrained import take_pretrained
 from tasks.promote import Decision
 from tasks.promote import promote as move_head
 from tasks.report import report as write_report
+from tasks.report import report_address
 from tasks.sequence import (
     EvaluationSettings,
     ExecutionSettings,
@@ -65,7 +66,10 @@ def pretrained(
     store: StoreSettings, model: ModelSettings, identity: str
 ) -> Produced[ModelManifest]:
     """Take theta_0 into the store."""
-    return take_pretrained(sequence_store(store), model, identity)
+    objects = sequence_store(store)
+    produced = take_pretrained(objects, model, identity)
+    artifacts.publish_output(objects, produced)
+    return produced
 
 
 @flow(
@@ -91,6 +95,7 @@ def synthesize(
             return None
         produced = commit_pairs(objects, plan, made)
         artifacts.publish_pairs(objects, produced.manifest)
+        artifacts.publish_output(objects, produced, made)
         return produced
 
 
@@ -109,6 +114,7 @@ def finetune(
         pairs = taken(objects, PairsManifest, pairs)
         produced = learn_task(objects, planned, seed, parent, pairs, execution)
         artifacts.publish_model(objects, produced.manifest)
+        artifacts.publish_output(objects, produced, [parent, pairs])
         return produced
 
 
@@ -127,6 +133,7 @@ def estimate_fisher(
         pairs = taken(objects, PairsManifest, pairs)
         produced = fisher_of_model(objects, model, parent, pairs, objective, settings, cache)
         artifacts.publish_fisher(produced.manifest)
+        artifacts.publish_output(objects, produced, [model, parent, pairs])
         return produced
 
 
@@ -144,6 +151,7 @@ def evaluate(
         panel = taken(objects, tuple[PlannedDataSet, ...], panel)
         produced = score_model(objects, model, tasks, panel, settings)
         artifacts.publish_scores(produced.manifest)
+        artifacts.publish_output(objects, produced, [model])
         return produced
 
 
@@ -161,8 +169,8 @@ def promote(
     """Let the gate judge a new model, and move the sequence's head to it."""
     objects, actor = sequence_store(store), f"flow run {flow_run.root_flow_run_id or flow_run.id}"
     decision = move_head(objects, sequence, policy, model, lineage, before, after, override, actor)
-    if decision.refused:
-        artifacts.publish_refusal(sequence, model.name, decision.refused)
+    artifacts.publish_verdict(sequence, policy, before, after, decision.stands)
+    artifacts.publish_state(objects, sequence, policy, lineage, not decision.stands)
     return decision
 
 
@@ -179,4 +187,8 @@ def report(
     objects = sequence_store(sequence.store)
     produced = write_report(objects, sequence, models, pairs, fishers, scores, refused)
     artifacts.publish_sequence(objects, produced.manifest)
+    artifacts.publish_output(objects, produced, [*models, *pairs, *fishers, *scores])
+    address = report_address(objects, sequence.name)
+    rows = produced.manifest.scores
+    artifacts.publish_state(objects, sequence.name, sequence.gate, rows, bool(refused), address)
     return produced

@@ -5,13 +5,9 @@ it needs and hand it over. Outside a Prefect run they do nothing, so that stage 
 plain functions. Prompts and class names are untrusted: they are escaped wherever they are shown.
 """
 
-import html
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
-
-from gift_core.gate import Failure
+from gift_core.gate import GatePolicy
 from tasks.curves import History, first_and_last, loss_figure, steering_figure
 from tasks.figures import accuracy_figure, contact_sheet, data_uri, drift_figure
 from tasks.finetune import read_history
@@ -25,22 +21,43 @@ from tasks.manifests import (
     ScoresManifest,
     SequenceManifest,
 )
-from tasks.progress import artifact_key, duration, inside_run, run_logger
-from tasks.promote import refusal_rows
+from tasks.output_page import output_key_of, output_markdown
+from tasks.progress import duration
+from tasks.promote import verdict_rows
+from tasks.publishing import Row, escaped, publish_markdown, publish_table, publish_view
+from tasks.sequence_page import sequence_page, state_of
 from tasks.store.objects import ObjectStore
-from tasks.store.outputs import find_output, read_run_record, read_verified
+from tasks.store.outputs import Produced, find_output, read_run_record, read_verified
 from tasks.store.shards import ReplayPair, read_shard
 
 MAX_SHEET_BYTES = 180_000
 """Leaves a markdown artifact below 300 KB in base64 with its text: Prefect keeps it in its
 database."""
 
-Row = dict[str, str | int | float]
+
+def publish_output(
+    store: ObjectStore, produced: Produced[Manifest], made_from: Iterable[Manifest | None] = ()
+) -> None:
+    """Show an output of any stage: its place, inputs with links to theirs, files, settings.
+
+    `made_from` are the manifests that the stage was given; what is None was not needed.
+    """
+    manifest = produced.manifest
+    publish_view(
+        output_key_of(manifest),
+        f"{manifest.stage} {manifest.name}: settings, inputs, files",
+        lambda: output_markdown(
+            store,
+            produced,
+            read_run_record(store, manifest),
+            [each for each in made_from if each is not None],
+        ),
+    )
 
 
 def publish_pairs(store: ObjectStore, manifest: PairsManifest) -> None:
     """Show a task's replay pairs: counts, a contact sheet of the first ones, their prompts."""
-    _publish_markdown(
+    publish_markdown(
         f"pairs-{manifest.task}",
         f"Replay pairs made before {manifest.task} is learnt",
         lambda: pairs_markdown(manifest, sample_pairs(store, manifest, 48)),
@@ -51,7 +68,7 @@ def publish_model(store: ObjectStore, manifest: ModelManifest) -> None:
     """Show how a task was learnt: loss curves, losses, time. There is nothing for theta_0."""
     if manifest.task is None:
         return
-    _publish_markdown(
+    publish_markdown(
         f"model-{manifest.task}",
         f"How {manifest.task} was learnt",
         lambda: model_markdown(
@@ -63,8 +80,8 @@ def publish_model(store: ObjectStore, manifest: ModelManifest) -> None:
 def publish_fisher(manifest: FisherManifest) -> None:
     """Show how far each block moved: a table and a figure."""
     words = f"Drift by block while {manifest.name} was learnt"
-    _publish_table(f"drift-{manifest.name}", words, lambda: drift_rows(manifest))
-    _publish_markdown(f"drift-figure-{manifest.name}", words, lambda: drift_markdown(manifest))
+    publish_table(f"drift-{manifest.name}", words, lambda: drift_rows(manifest))
+    publish_markdown(f"drift-figure-{manifest.name}", words, lambda: drift_markdown(manifest))
 
 
 def publish_scores(manifest: ScoresManifest) -> None:
@@ -72,24 +89,50 @@ def publish_scores(manifest: ScoresManifest) -> None:
     after = manifest.after_task
     key = f"accuracy-after-{after}" if after else "accuracy-zero-shot"
     words = f"Accuracy after {after}" if after else "Accuracy of the pretrained model (zero-shot)"
-    _publish_table(key, words, lambda: scores_rows(manifest))
+    publish_table(key, words, lambda: scores_rows(manifest))
 
 
-def publish_refusal(sequence: str, task: str, failures: Sequence[Failure]) -> None:
-    """Show why the gate refused the model of a task: a table, a row a rule that it broke."""
-    words = f"Refused by the gate of {sequence} after {task}"
-    _publish_table(f"refused-{sequence}-{task}", words, lambda: refusal_rows(failures))
+def publish_verdict(
+    sequence: str, policy: GatePolicy, before: ScoresManifest, after: ScoresManifest, stands: bool
+) -> None:
+    """Show what the gate says of a new model: a row a data set, its rule, whether it held."""
+    said = "Let pass" if stands else "Refused"
+    publish_table(
+        f"verdict-{sequence}-{after.after_task}",
+        f"{said} by the gate of {sequence} after {after.after_task}",
+        lambda: verdict_rows(policy, before, after),
+    )
+
+
+def publish_state(
+    store: ObjectStore,
+    sequence: str,
+    policy: GatePolicy,
+    references: Iterable[str],
+    refused: bool,
+    report: str | None = None,
+) -> None:
+    """Show how a sequence stands now, under one key: its latest version is the sequence's page.
+
+    `references` are outputs among which its rows are. What cannot be read is logged.
+    """
+
+    def build() -> str:
+        state = state_of(store, sequence, policy, references, refused, report)
+        return sequence_page(state) if state else f"{escaped(sequence)} has no row yet.\n"
+
+    publish_view(f"sequence-{sequence}", f"Sequence {sequence}: how it stands", build)
 
 
 def publish_sequence(store: ObjectStore, manifest: SequenceManifest) -> None:
     """Show a whole sequence: the accuracy matrix as a table; metrics, curves, pictures as text."""
     words = f"Sequence {manifest.name}, {manifest.method}"
-    _publish_table(
+    publish_table(
         f"accuracy-matrix-{manifest.name}",
         f"{words}: accuracy in percent",
         lambda: matrix_rows(manifest),
     )
-    _publish_markdown(
+    publish_markdown(
         f"sequence-report-{manifest.name}",
         words,
         lambda: sequence_markdown(manifest, _samples(store, manifest, 8)),
@@ -236,12 +279,6 @@ def sequence_markdown(
     return "\n".join(lines)
 
 
-def escaped(text: str) -> str:
-    """Text that markdown and HTML show as it is, on one line, also inside a table."""
-    plain = html.escape(" ".join(text.split()), quote=False)
-    return re.sub(r"([\\`*_\[\]|~!#$])", r"\\\1", plain)
-
-
 def _samples(
     store: ObjectStore, manifest: SequenceManifest, count: int
 ) -> list[tuple[str, list[ReplayPair]]]:
@@ -261,33 +298,3 @@ def _fitting_sheet(pairs: Sequence[ReplayPair], columns: int) -> tuple[str, Sequ
 
 def _size(manifest: Manifest) -> str:
     return f"{sum(ref.num_bytes for ref in manifest.files) / 1e6:,.1f} MB"
-
-
-def _publish_markdown(key: str, description: str, build: Callable[[], str]) -> None:
-    if inside_run():
-        markdown = build()
-        _create(
-            lambda: create_markdown_artifact(
-                markdown, key=artifact_key(key), description=description, _sync=True
-            ),
-            key,
-        )
-
-
-def _publish_table(key: str, description: str, build: Callable[[], list[Row]]) -> None:
-    if inside_run():
-        table = build()
-        _create(
-            lambda: create_table_artifact(
-                table, key=artifact_key(key), description=description, _sync=True
-            ),
-            key,
-        )
-
-
-def _create(create: Callable[[], object], key: str) -> None:
-    """Hand an artifact over; a server that does not take it must not fail hours of work."""
-    try:
-        create()
-    except Exception as error:  # whatever Prefect's client raises, it is only a display
-        run_logger().warning("artifact %s was not kept: %s", key, error)

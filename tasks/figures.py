@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -31,6 +32,8 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#A3508A", "#3A3A3A", "#B07D00", "#4
 DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1.2, 1.4)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, FAINT, RULE = "#22272e", "#6b7480", "#dde1e6"
+PALE, DARK = (0.96, 0.97, 0.98), (0.49, 0.72, 0.87)
+"""Red, green and blue of 0 and 100 percent in an accuracy matrix; ink is read on both."""
 WIDTH = 7.6
 PAGE_FONT = "system-ui, 'Helvetica Neue', Arial, sans-serif"
 
@@ -89,6 +92,61 @@ def accuracy_figure(
     plain_axes(axes)
     _name_lines(axes, ends, len(rows) - 1, points=72 * 3.1 * (0.96 - bottom))
     return svg_of(figure)
+
+
+def matrix_figure(
+    names: Sequence[str],
+    tasks: Sequence[str],
+    rows: Sequence[Sequence[float]],
+    panel: Mapping[str, Sequence[float]] | None = None,
+) -> bytes:
+    """The accuracy matrix as SVG: a row a model, the zero-shot row first, the darker the better.
+
+    `rows` are percent over all `tasks`, `names` say which model; there may be fewer than tasks. The
+    task just learnt is framed, tasks not learnt yet are slanted, the panel stands apart.
+    """
+    columns = [*tasks, *(panel or {})]
+    values = [
+        [*row, *(column[number] for column in (panel or {}).values())]
+        for number, row in enumerate(rows)
+    ]
+    width, height = 1.5 + 0.78 * len(columns), 0.34 + 0.3 * len(rows)
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((1.45 / width, 0.01, 1 - 1.5 / width, 1 - 0.34 / height))
+    for y, row in enumerate(values):
+        for x, value in enumerate(row):
+            left = x + (0.25 if x >= len(tasks) else 0.0)
+            learnt, unseen = x == y - 1, y - 1 < x < len(tasks)
+            _cell(axes, left, y, value, frame=learnt, slanted=unseen)
+    places = [x + (0.25 if x >= len(tasks) else 0.0) for x in range(len(columns))]
+    axes.set_xlim(-0.5, places[-1] + 0.5)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xticks(places, [_short(name, 11) for name in columns])
+    axes.set_yticks(range(len(names)), [_short(name, 20) for name in names])
+    axes.xaxis.tick_top()
+    plain_axes(axes, grid=None)
+    axes.spines["bottom"].set_visible(False)
+    return svg_of(figure)
+
+
+def _cell(axes: Axes, x: float, y: float, value: float, *, frame: bool, slanted: bool) -> None:
+    share = min(100.0, max(0.0, value)) / 100
+    colour = tuple(high + (low - high) * share for low, high in zip(DARK, PALE, strict=True))
+    edge = INK if frame else "white"
+    axes.add_patch(
+        Rectangle((x - 0.47, y - 0.45), 0.94, 0.9, facecolor=colour, edgecolor=edge, linewidth=1.2)
+    )
+    axes.text(
+        x,
+        y,
+        f"{value:.1f}",
+        ha="center",
+        va="center",
+        color=INK,
+        fontsize=8,
+        fontweight="bold" if frame else "normal",
+        fontstyle="italic" if slanted else "normal",
+    )
 
 
 def drift_figure(drift: Sequence[BlockDrift]) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import prefect
 from prefect.cache_policies import NO_CACHE
 
-from gift_core.gate import Failure, GatePolicy, Row, Verdict, judge
+from gift_core.gate import TRANSFER, Failure, GatePolicy, Row, Verdict, judge
 from gift_core.settings import Settings
 from tasks.manifests import ModelManifest, ScoresManifest
 from tasks.progress import run_logger
@@ -84,18 +84,54 @@ def refusal(sequence: str, task: str, failures: Sequence[Failure]) -> str:
     )
 
 
-def refusal_rows(failures: Sequence[Failure]) -> list[dict[str, str | int | float]]:
-    """One row a rule that was broken, for a table."""
-    return [
-        {
-            "rule": failure.rule,
-            "data set": failure.task,
-            "before, %": round(failure.before, 2),
-            "after, %": round(failure.after, 2),
-            "allowed, points": failure.allowed,
-        }
-        for failure in failures
+def verdict_rows(
+    policy: GatePolicy, before: ScoresManifest, after: ScoresManifest
+) -> list[dict[str, str | int | float]]:
+    """What the gate looked at: a row a data set, and what it says of each, for a table.
+
+    `after` is the row of a learnt model, `before` that of its parent. Raises DataError when the
+    rows do not name the same data sets.
+    """
+    learnt = str(after.after_task)
+    was, now = _row(before), _row(after)
+    broken = {(failure.rule, failure.task) for failure in judge(policy, learnt, was, now).failures}
+    names = list(now.tasks)
+    place = names.index(learnt)
+    looked_at = [
+        *((name, "earlier task", "max_drop_per_task", was, now) for name in names[:place]),
+        (learnt, "just learnt", "min_gain", was, now),
     ]
+    later = names[place + 1 :]
+    if later:
+        means = [{TRANSFER: sum(row.tasks[n] for n in later) / len(later)} for row in (was, now)]
+        looked_at.append((TRANSFER, "mean", "max_transfer_drop", *(Row(mean) for mean in means)))
+    rows = [_verdict_row(policy, broken, *each) for each in looked_at]
+    panels = Row(was.panel), Row(now.panel)
+    rows += [
+        _verdict_row(policy, broken, name, "panel", "max_panel_drop", *panels) for name in now.panel
+    ]
+    return rows
+
+
+def _verdict_row(
+    policy: GatePolicy,
+    broken: set[tuple[str, str]],
+    name: str,
+    role: str,
+    rule: str,
+    was: Row,
+    now: Row,
+) -> dict[str, str | int | float]:
+    bound: float | None = getattr(policy, rule)
+    return {
+        "data set": name,
+        "role": role,
+        "before, %": round(was.tasks[name], 2),
+        "after, %": round(now.tasks[name], 2),
+        "change": round(now.tasks[name] - was.tasks[name], 2),
+        "rule": "no rule" if bound is None else f"{rule}: {bound:g}",
+        "verdict": "broken" if (rule, name) in broken else "-" if bound is None else "kept",
+    }
 
 
 def _row(scores: ScoresManifest) -> Row:

@@ -84,7 +84,7 @@ def report(
 
 def load_sequence_manifest(store: ObjectStore, name: str) -> SequenceManifest:
     """Read the manifest of a sequence by its name; StoreError when there is none or it is torn."""
-    path = _view_path(name, "sequence.json")
+    path = report_path(name, "sequence.json")
     if not store.exists(path):
         paths = [path for path in store.list("reports") if path.endswith("/sequence.json")]
         known = ", ".join(path.split("/")[1] for path in paths)
@@ -108,14 +108,14 @@ def load_summary(store: ObjectStore, manifest: SequenceManifest) -> dict[str, An
 
 def report_address(store: ObjectStore, name: str) -> str:
     """Where the page of a sequence is: a path or an s3:// address."""
-    return f"{store.url}/{_view_path(name, 'report.html')}"
+    return f"{store.url}/{report_path(name, 'report.html')}"
 
 
 def write_view(store: ObjectStore, manifest: SequenceManifest) -> None:
     """Draw the page and put it under the sequence's name; the manifest beside it comes last."""
     page = render_report(store, manifest)
-    store.replace_bytes(_view_path(manifest.name, "report.html"), page.encode("utf-8"))
-    store.replace_bytes(_view_path(manifest.name, "sequence.json"), _canonical(manifest))
+    store.replace_bytes(report_path(manifest.name, "report.html"), page.encode("utf-8"))
+    store.replace_bytes(report_path(manifest.name, "sequence.json"), _canonical(manifest))
 
 
 def render_report(store: ObjectStore, manifest: SequenceManifest) -> str:
@@ -166,7 +166,7 @@ def _drawing(
         "first_and_last": first_and_last,
         "history": lambda model: read_history(store, model),
         "samples": lambda pairs: sample_pairs(store, pairs, NUM_SAMPLES),
-        "thumbnail": _thumbnail,
+        "thumbnail": thumbnail,
     }
 
 
@@ -231,13 +231,14 @@ def _canonical(manifest: Manifest) -> bytes:
     return canonical_json(manifest.model_dump(mode="json")) + b"\n"
 
 
-def _view_path(name: str, file: str) -> str:
+def report_path(name: str, file: str) -> str:
+    """Where a file of a sequence's report is, below the store's root."""
     return f"reports/{name}/{file}"
 
 
 def _has_view(store: ObjectStore, manifest: SequenceManifest) -> bool:
     """Whether page and manifest of this very sequence are in place."""
-    paths = [_view_path(manifest.name, file) for file in ("sequence.json", "report.html")]
+    paths = [report_path(manifest.name, file) for file in ("sequence.json", "report.html")]
     if not all(store.exists(path) for path in paths):
         return False
     record, page = (store.read_bytes(path) for path in paths)
@@ -247,7 +248,7 @@ def _has_view(store: ObjectStore, manifest: SequenceManifest) -> bool:
 def _baseline_digest(store: ObjectStore, sequence: SequenceSettings) -> str | None:
     """Find the digest of the baseline as it stands now; None when there is none (yet)."""
     name = sequence.baseline
-    if name in (None, sequence.name) or not store.exists(_view_path(str(name), "sequence.json")):
+    if name in (None, sequence.name) or not store.exists(report_path(str(name), "sequence.json")):
         return None
     return load_sequence_manifest(store, str(name)).digest
 
@@ -262,7 +263,7 @@ def _baseline(store: ObjectStore, manifest: SequenceManifest) -> SequenceManifes
     return next((each for each in found if each is not None and each.digest == digest), None)
 
 
-def _thumbnail(pair: ReplayPair) -> str:
+def thumbnail(pair: ReplayPair) -> str:
     """Encode a replay image anew as a small `data:` URI: stored bytes are not trusted."""
     image = decode_rgb(pair.image_bytes, f"replay pair {pair.index} of {pair.task}")
     kind = "png" if max(image.size) <= THUMBNAIL_SIDE else "jpeg"

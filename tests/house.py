@@ -4,7 +4,8 @@ PostgreSQL, a Prefect server with a password on it, SeaweedFS with keys, and pro
 """
 
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,12 @@ from playwright.sync_api import Page
 
 from deployments.put_up import pools
 from deployments.seaweed import Endpoint, Seaweed
+from tasks.sequence import SequenceSettings
 from tests.browser import open_page
 from tests.postgres import Postgres, running_postgres
 from tests.prefect_server import PrefectServer, running_server
+
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class House:
 
     def put_up(self) -> str:
         """Pools, deployments and automations, as compose.yaml puts them up; what it said."""
-        return self.server.python("-m", "deployments.put_up")
+        return self.server.python("-m", "deployments.put_up", seconds=500)
 
     @contextmanager
     def workers(self) -> Iterator[dict[str, int]]:
@@ -50,6 +54,47 @@ class House:
                 worker = self.server.worker(pool, f"{pool}-worker", *options)
                 started[pool] = stack.enter_context(worker)
             yield started
+
+    def start(self, sequence: SequenceSettings) -> str:
+        """Have a sequence learnt by the workers; the id of its run."""
+        server, name = self.server, "gift/continual-sequence"
+        deployment = server.api(f"/deployments/name/{name}")["id"]
+        given = {"parameters": {"file": None, "sequence": sequence.model_dump(mode="json")}}
+        run: str = server.api(f"/deployments/{deployment}/create_flow_run", given)["id"]
+        return run
+
+    def state(self, run: str) -> str:
+        """The state of a run, such as RUNNING."""
+        kind: str = self.server.api(f"/flow_runs/{run}")["state"]["type"]
+        return kind
+
+    def learn(self, sequence: SequenceSettings) -> str:
+        """Have a sequence learnt and wait for it; AssertionError when it does not complete."""
+        run = self.start(sequence)
+        self.wait_until(lambda: self.state(run) in FINAL)
+        assert self.state(run) == "COMPLETED", self.logs()
+        return run
+
+    def running(self, name: str) -> bool:
+        """Whether a run of that name is under way."""
+        return any(
+            run["name"] == name and run["state"]["type"] == "RUNNING"
+            for run in self.server.flow_runs()
+        )
+
+    def wait_until(self, happened: Callable[[], bool], seconds: float = 500) -> None:
+        """Look again and again; AssertionError with the workers' words when it does not happen."""
+        deadline = time.monotonic() + seconds
+        while not happened():
+            assert time.monotonic() < deadline, self.logs()
+            time.sleep(0.3)
+
+    def logs(self) -> str:
+        """The last that each worker and its runs said."""
+        return "\n".join(
+            f"{pool}-worker:\n{(self.server.home / f'{pool}-worker.log').read_text()[-3000:]}"
+            for pool in pools()
+        )
 
     @contextmanager
     def page(self) -> Iterator[Page]:

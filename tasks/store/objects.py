@@ -65,6 +65,10 @@ class ObjectStore(ABC):
         """Yield the object piece by piece; StoreError when it is missing or ends early."""
 
     @abstractmethod
+    def read_range(self, path: str, start: int, num_bytes: int) -> bytes:
+        """Read a part of the object, shorter where it ends; StoreError when it is missing."""
+
+    @abstractmethod
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """Create the object in one step; False when there is one, which is then left alone.
 
@@ -126,6 +130,10 @@ class ObjectStore(ABC):
     def discard(self, leftover: Leftover) -> None:
         """Remove one of them; nothing happens when it is gone."""
 
+    def impatient(self) -> "ObjectStore":
+        """The same store for a person who waits: what fails is told in seconds, not retried."""
+        return self
+
     def exists(self, path: str) -> bool:
         """Whether there is such an object."""
         return self.size(path) is not None
@@ -168,6 +176,12 @@ class FolderStore(ObjectStore):
         """See ObjectStore."""
         with explained("read", f"{self.url}/{path}"):
             yield from read_chunks(self._file(path), CHUNK_BYTES)
+
+    def read_range(self, path: str, start: int, num_bytes: int) -> bytes:
+        """See ObjectStore."""
+        with explained("read", f"{self.url}/{path}"), self._file(path).open("rb") as file:
+            file.seek(start)
+            return file.read(num_bytes)
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """See ObjectStore."""

@@ -80,6 +80,14 @@ class S3Store(ObjectStore):
                 f"{self.url}/{path} ended after {num_bytes} of {expected} bytes; read it again"
             )
 
+    def read_range(self, path: str, start: int, num_bytes: int) -> bytes:
+        """See ObjectStore."""
+        key = self._key(path)
+        with self._explained("read", path):
+            part = partial(self._files().cat_file, key, start=start, end=start + num_bytes)
+            found: bytes = read_again(part)
+            return found
+
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """See ObjectStore."""
         key = self._key(path)
@@ -175,6 +183,11 @@ class S3Store(ObjectStore):
         """See ObjectStore."""
         with self._explained("abort the upload of", leftover.name):
             abort_upload(self._files(), self.bucket, self._folder, leftover.name)
+
+    def impatient(self) -> "S3Store":
+        """See ObjectStore."""
+        limits = {**IMPATIENT, **self.options.get("config_kwargs", {})}
+        return S3Store(self.url, {**self.options, "config_kwargs": limits})
 
     @property
     def _folder(self) -> str:

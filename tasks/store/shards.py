@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 
 from gift_core.errors import StoreError
 from tasks.store.failures import explained
+from tasks.store.objects import ObjectStore
+from tasks.store.seeking import StoredFile
 
 ROWS_A_GROUP = 50
 _FEATURES = {
@@ -87,9 +89,42 @@ def read_shard(data: bytes, where: str) -> list[ReplayPair]:
     # ValueError: names in the footer, which has no checksum, need not be text any more.
     try:
         table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
-        names, is_shard = table.schema.names, table.schema.equals(SCHEMA)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise StoreError(f"{where}: a torn or altered shard ({error}); make it again") from None
+        raise _torn(where, error) from None
+    return _pairs(table, where)
+
+
+def first_pairs(store: ObjectStore, path: str, count: int) -> list[ReplayPair]:
+    """Read the first pairs of a shard, at most its first group of rows; for those who only look.
+
+    The checksums of the pages that are read are verified, the digest of the file is not. Raises
+    StoreError when the shard is missing, torn, or none.
+    """
+    where = f"{store.url}/{path}"
+    try:
+        file = pq.ParquetFile(
+            pa.PythonFile(StoredFile(store, path), mode="r"),
+            page_checksum_verification=True,
+            pre_buffer=False,
+        )
+        batches = file.iter_batches(batch_size=count, row_groups=range(min(1, file.num_row_groups)))
+        first = next(batches, None)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _torn(where, error) from None
+    if first is None:
+        return []
+    return _pairs(pa.Table.from_batches([first], schema=file.schema_arrow), where)
+
+
+def _torn(where: str, error: Exception) -> StoreError:
+    return StoreError(f"{where}: a torn or altered shard ({error}); make it again")
+
+
+def _pairs(table: pa.Table, where: str) -> list[ReplayPair]:
+    try:
+        names, is_shard = table.schema.names, table.schema.equals(SCHEMA)
+    except (pa.ArrowException, ValueError) as error:
+        raise _torn(where, error) from None
     if not is_shard:
         raise StoreError(f"{where}: not a shard of replay pairs, its columns are {names}")
     flat = table.flatten().drop_columns("image.path")

@@ -40,6 +40,14 @@ def test_the_first_of_two_stays(store: ObjectStore) -> None:
     assert store.read_bytes("x") == b"third"
 
 
+def test_a_part_is_read_without_the_rest(store: ObjectStore) -> None:
+    store.put_if_absent("x", bytes(range(100)))
+    assert store.read_range("x", 10, 5) == bytes(range(10, 15))
+    assert store.read_range("x", 95, 50) == bytes(range(95, 100))
+    with pytest.raises(StoreError, match="y does not exist"):
+        store.read_range("y", 0, 5)
+
+
 def test_an_empty_object_is_an_object(store: ObjectStore) -> None:
     assert store.put_if_absent("empty", b"")
     assert not store.put_if_absent("empty", b"full")

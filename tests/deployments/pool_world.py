@@ -2,7 +2,6 @@
 
 import json
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -11,16 +10,14 @@ from typing import Any
 
 import psutil
 import yaml
-from prefect.client.orchestration import get_client
-from prefect.events.schemas.automations import AutomationCore
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.workers.process import ProcessWorker
 
+from deployments.put_up import automations, pools
 from tasks.sequence import SequenceSettings
 from tests.prefect_server import PrefectServer, running_server
-from tests.worlds import ROOT, tiny_sequence
+from tests.worlds import tiny_sequence
 
-AUTOMATIONS = ROOT / "deployments" / "automations.yaml"
 Run = dict[str, Any]
 
 
@@ -81,14 +78,8 @@ class PoolServer:
 
     def runs(self, **wanted: object) -> list[Run]:
         """Flow runs in the order in which they were made."""
-        body = {"flow_runs": wanted, "sort": "EXPECTED_START_TIME_ASC", "limit": 200}
-        request = urllib.request.Request(  # noqa: S310
-            f"{self.server.url}/api/flow_runs/filter",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            found: list[Run] = json.load(answer)
+        asked = {"flow_runs": wanted, "sort": "EXPECTED_START_TIME_ASC", "limit": 200}
+        found: list[Run] = self.server.api("/flow_runs/filter", asked)
         return found
 
     def named(self, name: str) -> list[Run]:
@@ -102,14 +93,8 @@ class PoolServer:
 
     def logs(self, run: Run) -> list[str]:
         """A run's own log, as the dashboard shows it."""
-        body = {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "limit": 200}
-        request = urllib.request.Request(  # noqa: S310
-            f"{self.server.url}/api/logs/filter",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            return [line["message"] for line in json.load(answer)]
+        asked = {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "limit": 200}
+        return [line["message"] for line in self.server.api("/logs/filter", asked)]
 
     def begin(self, sequence: SequenceSettings) -> Run:
         """Run a sequence through its deployment; the run, which has only been made yet."""
@@ -121,7 +106,7 @@ class PoolServer:
         )
         return self.named(file.stem)[-1]
 
-    def await_state(self, run: Run, *states: str, seconds: float = 240) -> Run:
+    def await_state(self, run: Run, *states: str, seconds: float = 400) -> Run:
         """Wait until a run is in one of these states; AssertionError with what is known if not."""
 
         def now() -> Run:
@@ -165,29 +150,27 @@ def _runs(process: psutil.Process, run: Run) -> bool:
     return False
 
 
-def put_up(automations: list[dict[str, Any]]) -> None:
-    """Pools and automations, as README's commands make them, which start a process each."""
+def put_up(server: PrefectServer, lost_seconds: int) -> None:
+    """What `deployments.put_up` makes, with one process in place of four."""
     template = ProcessWorker.get_default_base_job_template()
-    with get_client(sync_client=True) as client:
-        for pool in ("cpu", "gpu"):
-            body = {"name": pool, "type": "process", "base_job_template": template}
-            client.request("POST", "/work_pools/", json=body)
-        for automation in automations:
-            checked = AutomationCore.model_validate(automation).model_dump(mode="json")
-            client.request("POST", "/automations/", json=checked)
+    for pool in pools():
+        wanted = {"name": pool, "type": "process", "base_job_template": template}
+        server.api("/work_pools/", wanted)
+    for automation in automations():
+        content = automation.model_dump(mode="json")
+        if automation.name == "gift-lost-heartbeat":
+            assert content["trigger"]["within"] == 90
+            content["trigger"]["within"] = lost_seconds
+        server.api("/automations/", content)
+    server.prefect("--no-prompt", "deploy", "--all")
 
 
 @contextmanager
-def pool_server(folder: Path, within_seconds: int) -> Iterator[PoolServer]:
-    """The README's service. Lost heartbeats count after `within_seconds` in place of 90."""
-    automations = yaml.safe_load(AUTOMATIONS.read_text())
-    assert automations["automations"][0]["trigger"]["within"] == 90
-    automations["automations"][0]["trigger"]["within"] = within_seconds
-    folder.mkdir(parents=True, exist_ok=True)
+def pool_server(folder: Path, lost_seconds: int) -> Iterator[PoolServer]:
+    """README's service. Lost heartbeats count after `lost_seconds` in place of 90."""
     with ExitStack() as stack:
         server = stack.enter_context(running_server(folder / "prefect"))
         address = server.environment["PREFECT_API_URL"]
         stack.enter_context(temporary_settings({PREFECT_API_URL: address}))
-        put_up(automations["automations"])
-        server.prefect("--no-prompt", "deploy", "--all")
+        put_up(server, lost_seconds)
         yield PoolServer(server, folder, stack)

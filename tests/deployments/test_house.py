@@ -3,43 +3,29 @@
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-import yaml
 
+from deployments.put_up import automations
 from tasks.store.address import open_store
-from tests.house import House, running_house
-from tests.worlds import tiny_sequence
+from tasks.store.heads import head_of
+from tests.house import House
+from tests.worlds import ROOT
 
-pytestmark = pytest.mark.timeout(600)
-
-
-@pytest.fixture(scope="module")
-def house(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A house that ran the tiny sequence once, through a worker, into object storage."""
-    with running_house(tmp_path_factory.mktemp("house")) as services:
-        services.put_up()
-        file = services.folder / "tiny.yaml"
-        sequence = tiny_sequence(tiny_data, services.store("tiny"))
-        file.write_text(yaml.safe_dump(sequence.model_dump(mode="json")))
-        with services.workers():
-            services.server.prefect(
-                *("deployment", "run", "gift/continual-sequence", "--watch"),
-                *("--param", f"file={json.dumps(str(file))}"),
-                seconds=500,
-            )
-        yield services
+pytestmark = pytest.mark.timeout(1800)
 
 
-def test_a_sequence_ends_as_a_head_in_object_storage(house: House) -> None:
-    runs = house.server.flow_runs()
-    assert len(runs) >= 12
-    assert {run["state"]["type"] for run in runs} == {"COMPLETED"}
+def test_a_sequence_on_both_pools_ends_as_a_head_in_object_storage(
+    house: House, learnt: dict[str, str]
+) -> None:
+    """The cpu worker orders the work, the gpu worker does it."""
+    runs = [run for run in house.server.flow_runs() if not run["auto_scheduled"]]
+    taken = {run["work_pool_name"] for run in runs if run["state"]["type"] == "COMPLETED"}
+    assert taken >= {"cpu", "gpu"}
     with house.endpoint.environment():
-        store = open_store(house.store("tiny"))
-        assert json.loads(store.read_bytes("heads/tiny/head.json"))
+        head = head_of(open_store(house.store("calm")), "tiny")
+    assert head is not None
+    assert f"outputs/{head.model.output}/manifest.json" in learnt
 
 
 def test_a_client_without_the_password_is_turned_away(house: House) -> None:
@@ -54,5 +40,30 @@ def test_a_client_without_the_password_is_turned_away(house: House) -> None:
 
 def test_the_dashboard_opens_with_the_password(house: House) -> None:
     with house.page() as page:
-        page.goto(f"{house.server.url}/runs")
-        page.get_by_text("report-tiny").first.wait_for()
+        page.goto(f"{house.server.url}/work-pools")
+        page.get_by_text("gpu").first.wait_for()
+
+
+def test_putting_up_again_makes_nothing_twice_and_wakes_nothing(house: House) -> None:
+    """A team repeats it after each upgrade; what somebody paused stays paused."""
+    wanted = {automation.name for automation in automations()}
+    first, *_ = sorted(wanted)
+    house.server.prefect("automation", "pause", first)
+    said = house.put_up()
+    found = house.server.api("/automations/filter", {})
+    names = [automation["name"] for automation in found if automation["name"] in wanted]
+    assert sorted(names) == sorted(wanted)
+    assert [each["name"] for each in found if not each["enabled"]] == [first]
+    house.server.prefect("automation", "resume", first)
+    assert "pool cpu is there, of type process" in said
+    assert f"automation {first} brought up to date" in said
+
+
+def test_the_server_takes_the_template_of_a_pool_in_kubernetes(house: House) -> None:
+    template = "deployments/kubernetes/gpu-job-template.json"
+    create = ("work-pool", "create", "cluster", "--type", "kubernetes", "--base-job-template")
+    house.server.prefect(*create, template)
+    pool = house.server.api("/work_pools/cluster")
+    assert pool["type"] == "kubernetes"
+    assert pool["base_job_template"] == json.loads((ROOT / template).read_text())
+    house.server.prefect("--no-prompt", "work-pool", "delete", "cluster")

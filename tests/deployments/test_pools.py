@@ -25,13 +25,17 @@ from tests.deployments.pool_world import (
 pytestmark = pytest.mark.timeout(900)
 HEARTBEAT_LOST = 45  # seconds; a run sends one every 30 s, Prefect's shortest
 CHECKPOINT_EVERY = 10
-LONG = {"num_steps": 400, "warmup_steps": 4}
+LONG = {"num_steps": 240, "warmup_steps": 4}
 
 
 def manifests(sequence: SequenceSettings) -> dict[str, str]:
+    """Digests of all outputs but the report, which says how the work was done."""
     store = FolderStore(Path(sequence.store.url))
-    paths = [path for path in store.list("outputs") if path.endswith("manifest.json")]
-    return {path: sha256_hex(store.read_bytes(path)) for path in paths}
+    return {
+        path: sha256_hex(store.read_bytes(path))
+        for path in store.list("outputs")
+        if path.endswith("manifest.json") and not path.startswith("outputs/report")
+    }
 
 
 def last_checkpoint(sequence: SequenceSettings) -> int:
@@ -44,8 +48,8 @@ def last_checkpoint(sequence: SequenceSettings) -> int:
 @pytest.fixture(scope="module")
 def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PoolServer]:
     with pool_server(tmp_path_factory.mktemp("pools"), HEARTBEAT_LOST) as made:
-        for name in ("gpu-1", "gpu-2", "gpu-3"):
-            made.start_worker("gpu", name)
+        for name in ("gpu-1", "gpu-2", "gpu-3", "cpu-1"):
+            made.start_worker(name.split("-")[0], name)
         yield made
 
 
@@ -64,8 +68,9 @@ def test_stages_on_three_workers_give_the_manifests_of_one_process(
     on_pools: tuple[SequenceSettings, SequenceResult, SequenceSettings, SequenceResult],
 ) -> None:
     there, result, here, in_process = on_pools
-    assert result.manifest == in_process.manifest
     assert manifests(there) == manifests(here)
+    assert result.manifest.scores == in_process.manifest.scores
+    assert result.manifest.matrix == in_process.manifest.matrix
     parent = pools.named("tiny")[0]
     sent = pools.children(parent)
     parts = [f"synthesize-warm-{number}-{number}" for number in range(3)]
@@ -103,9 +108,8 @@ def test_lost_workers_are_noticed_and_others_go_on_from_the_last_checkpoint(
     plain = one_task(tiny_data, pools.folder / "killed", **LONG)
     plain = plain.model_copy(update={"name": "killed", "method": "finetune"})
     sequence = executed(plain, stages="pools", checkpoint_every=CHECKPOINT_EVERY)
-    pools.start_worker("cpu", "cpu-1")
     parent = pools.begin(sequence)
-    await_true(lambda: last_checkpoint(sequence) >= 2 * CHECKPOINT_EVERY, 240)
+    await_true(lambda: last_checkpoint(sequence) >= 2 * CHECKPOINT_EVERY, 400)
     (first,) = [run for run in pools.children(parent) if run["name"] == "finetune-warm"]
     pools.kill_with_runs(pools.holder(first))
     kept = last_checkpoint(sequence)
@@ -113,7 +117,7 @@ def test_lost_workers_are_noticed_and_others_go_on_from_the_last_checkpoint(
 
     first = pools.await_state(first, "CRASHED")
     assert first["state"]["message"] == "No sign of life for 90 s; its worker is lost."
-    await_true(lambda: last_checkpoint(sequence) > kept, 120)
+    await_true(lambda: last_checkpoint(sequence) > kept, 400)
     pools.kill_with_runs("cpu-1")
     pools.start_worker("cpu", "cpu-2")
     parent = pools.await_state(parent, "COMPLETED", seconds=400)
@@ -142,7 +146,7 @@ def test_a_cancelled_sequence_leaves_no_process_and_goes_on_when_it_is_retried(
     plain = plain.model_copy(update={"name": "cancelled", "method": "finetune"})
     sequence = executed(plain, stages="pools", processes=2, checkpoint_every=CHECKPOINT_EVERY)
     parent = pools.begin(sequence)
-    await_true(lambda: last_checkpoint(sequence) >= CHECKPOINT_EVERY, 240)
+    await_true(lambda: last_checkpoint(sequence) >= CHECKPOINT_EVERY, 400)
     ours = descendants(list(pools.workers.values()))
     assert len([each for each in ours if "tasks.launch" in each.cmdline()]) == 3
 

@@ -62,6 +62,7 @@ def served(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         server.prefect("work-pool", "create", "cpu", "--type", "process")
         server.prefect("work-pool", "create", "gpu", "--type", "process")
         server.prefect("--no-prompt", "deploy", "--all")
+        server.prefect("automation", "create", "--from-file", "deployments/automations.yaml")
         with server.worker("cpu"):
             output = server.prefect(
                 *("deployment", "run", "gift/continual-sequence", "--watch"),
@@ -113,7 +114,8 @@ def test_the_accuracy_matrix_is_a_table(served: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["pairs-warm", "model-warm", "drift-figure-cold", "sequence-report-tiny"]
+    "key",
+    ["pairs-warm", "model-warm", "drift-figure-cold", "sequence-report-tiny", "sequence-tiny"],
 )
 def test_pictures_are_drawn(served: Served, key: str) -> None:
     found = served.post("/artifacts/latest/filter", {"artifacts": {"key": {"like_": key}}})
@@ -129,6 +131,21 @@ def test_pictures_are_drawn(served: Served, key: str) -> None:
         )
         assert count_drawn_pictures(page) >= expected
         screenshot(page, served.shots / f"{key}.png")
+
+
+def test_an_output_leads_to_what_it_was_made_from(served: Served) -> None:
+    """From the model after cold by its link to the model after warm, and the run that made it."""
+    found = served.post("/artifacts/latest/filter", {"artifacts": {"key": {"like_": "finetune-"}}})
+    (cold,) = [each for each in found if "## finetune: cold" in str(each["data"])]
+    (warm,) = [each for each in found if "## finetune: warm" in str(each["data"])]
+    with open_page() as page:
+        page.goto(f"{served.server.url}/artifacts/artifact/{cold['latest_id']}")
+        link = page.get_by_role("link", name="finetune warm")
+        link.wait_for()
+        page.goto(f"{served.server.url}{link.get_attribute('href')}")
+        page.get_by_text(str(warm["key"])).first.wait_for()
+        page.get_by_text("finetune-warm").first.wait_for()  # the run that made it
+        screenshot(page, served.shots / "output.png")
 
 
 def test_the_run_form_explains_every_setting(served: Served) -> None:

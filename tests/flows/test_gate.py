@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from typer.testing import CliRunner
 
 from deployments.registry_cli import registry
@@ -42,6 +44,15 @@ def gift(*arguments: str) -> str:
     return done.output
 
 
+def shown(key: str) -> list[str]:
+    """What the server has under a key, oldest first."""
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+        )
+    return [str(each.data) for each in sorted(found, key=lambda each: str(each.created))]
+
+
 def test_a_destructive_run_is_refused_overridden_and_rolled_back(
     sequence: SequenceSettings,
 ) -> None:
@@ -50,6 +61,13 @@ def test_a_destructive_run_is_refused_overridden_and_rolled_back(
     good = head_of(store, "field")
     assert good is not None
     assert (good.number, good.kind, good.reason) == (2, "promoted", "passed the gate")
+    first, *_, last = shown(
+        "sequence-field"
+    )  # after warm; after cold and once more with the report
+    assert "**1 of 2 tasks learnt.** The head is entry 1, promoted." in first
+    assert "**2 of 2 tasks learnt.** The head is entry 2, promoted." in last
+    assert f"report: `{report_address(store, 'field')}`" in last
+    assert "### Verdict on the model after cold: let pass" in last
 
     warm, cold = sequence.tasks
     rate = 100 * sequence.finetune.learning_rate
@@ -66,6 +84,10 @@ def test_a_destructive_run_is_refused_overridden_and_rolled_back(
         ("max_panel_drop", "panel"),
         ("min_gain", "cold"),
     ]
+    page = shown("sequence-field")[-1]
+    assert "**The gate refused the model after cold**" in page
+    assert page.count("| broken |") == len(rows)
+    assert "broken" in shown("verdict-field-cold")[-1]
     bad = stopped.models[-1]
     assert bad != good.model.output
     assert find_output(store, ModelManifest, *bad.split("/")), "what was refused is kept"

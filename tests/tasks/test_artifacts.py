@@ -12,12 +12,13 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import Artifact
 
-from tasks import artifacts
+from gift_core.gate import GatePolicy
+from tasks import artifacts, publishing
 from tasks.curves import LOSS_TERMS, first_and_last
 from tasks.finetune import read_history
 from tasks.progress import Progress
 from tasks.report import report
-from tasks.store.outputs import read_run_record
+from tasks.store.outputs import Produced, read_run_record
 from tasks.store.shards import ReplayPair
 from tests.tasks.conftest import MadeUpRun, history
 from tests.worlds import png
@@ -151,6 +152,8 @@ def test_outside_a_run_nothing_is_read_or_published(run: MadeUpRun) -> None:
     artifacts.publish_model(run.store, run.models[1])
     artifacts.publish_fisher(run.fishers[0])
     artifacts.publish_scores(run.scores[0])
+    artifacts.publish_output(run.store, Produced(run.models[1], reused=True))
+    artifacts.publish_state(run.store, "little", GatePolicy(), ["evaluate/x"], refused=False)
 
 
 def test_a_server_that_refuses_does_not_fail_the_work(
@@ -159,8 +162,8 @@ def test_a_server_that_refuses_does_not_fail_the_work(
     def refuse(*_: object, **__: object) -> None:
         raise ConnectionError("no server")
 
-    monkeypatch.setattr(artifacts, "inside_run", lambda: True)
-    monkeypatch.setattr(artifacts, "create_table_artifact", refuse)
+    monkeypatch.setattr(publishing, "inside_run", lambda: True)
+    monkeypatch.setattr(publishing, "create_table_artifact", refuse)
     artifacts.publish_scores(run.scores[0])
     assert "artifact accuracy-zero-shot was not kept: no server" in caplog.messages
 
@@ -177,6 +180,10 @@ def test_everything_is_published_to_a_server(run: MadeUpRun) -> None:
         artifacts.publish_scores(run.scores[0])
         artifacts.publish_scores(run.scores[1])
         artifacts.publish_sequence(run.store, manifest)
+        artifacts.publish_output(run.store, Produced(run.models[1], reused=True), run.models)
+        artifacts.publish_verdict("little", GatePolicy(), *run.scores[:2], stands=True)
+        for scores in (manifest.scores[:2], manifest.scores):
+            artifacts.publish_state(run.store, "little", GatePolicy(), scores, refused=False)
         with Progress("Evaluating", 4, "images") as progress:
             progress.advance(3)
 
@@ -185,12 +192,23 @@ def test_everything_is_published_to_a_server(run: MadeUpRun) -> None:
         "pairs-digits", "model-digits", "model-photos", "model-sketches", "drift-digits",
         "drift-figure-digits", "accuracy-zero-shot", "accuracy-after-digits",
         "accuracy-matrix-little", "sequence-report-little", "progress-evaluating",
+        f"finetune-{run.models[1].key[:12]}", "verdict-little-digits", "sequence-little",
     ]  # fmt: skip
     found = {artifact.key: artifact for artifact in stored_artifacts(expected)}
     assert set(found) == set(expected)
     assert found["accuracy-matrix-little"].type == "table"
     assert found["sequence-report-little"].type == "markdown"
     assert found["progress-evaluating"].data == 75.0
+    pages = latest_texts("sequence-little")
+    assert len(pages) == 2, "every version is kept under one key"
+    assert "**3 of 3 tasks learnt.**" in pages[0]
+    assert "**1 of 3 tasks learnt.**" in pages[1]
+
+
+def latest_texts(key: str) -> list[str]:
+    """The versions of an artifact, newest first."""
+    found = sorted(stored_artifacts([key]), key=lambda each: str(each.created), reverse=True)
+    return [str(each.data) for each in found]
 
 
 def stored_artifacts(keys: list[str]) -> list[Artifact]:

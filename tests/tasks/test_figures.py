@@ -1,6 +1,7 @@
 """Figures hold every name and number they should, as valid SVG or PNG, byte for byte the same."""
 
 import io
+import re
 import xml.etree.ElementTree as ElementTree
 
 import matplotlib as mpl
@@ -63,6 +64,24 @@ def test_drift_figure_shows_both_measures() -> None:
 def test_seconds_figure_shows_time_and_share() -> None:
     shown = texts(figures.seconds_figure({"finetune": 90.0, "evaluate": 30.0}))
     assert {"finetune", "1 min 30 s, 75 %", "30.0 s, 25 %"} <= set(shown)
+
+
+def test_matrix_figure_shows_every_value_and_marks_what_was_just_learnt() -> None:
+    svg = figures.matrix_figure(
+        ["zero-shot", "after digits"],
+        ["digits", "photos"],
+        [[40.25, 51.0], [96.0, 50.5]],
+        {"held-out": [62.0, 61.5]},
+    )
+    shown = texts(svg)
+    for value in ("40.2", "51.0", "96.0", "50.5", "62.0", "61.5"):
+        assert shown.count(value) == 1
+    assert {"zero-shot", "after digits", "digits", "photos", "held-out"} <= set(shown)
+    bold = re.findall(rb"font-weight: 700[^<]*>([^<]+)</text>", svg)
+    assert bold == [b"96.0"]
+    slanted = re.findall(rb"font-style: italic[^<]*>([^<]+)</text>", svg)
+    assert slanted == [b"40.2", b"51.0", b"50.5"]
+    assert len(svg) < 12_000
 
 
 def test_equal_records_give_equal_bytes_and_no_date() -> None:

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from gift_core.gate import GatePolicy
-from tasks.artifacts import publish_refusal
-from tasks.promote import Decision, promote, refusal, refusal_rows
+from tasks.promote import Decision, promote, refusal, verdict_rows
 from tasks.report import report
 from tasks.store.heads import head_of, history_of
 from tasks.store.objects import FolderStore
@@ -61,20 +60,32 @@ def test_a_refusal_leaves_the_head_and_tells_the_rows(
     refused = decide(run, heads, 2, STRICT)
     assert (refused.stands, refused.entry) == (False, None)
     assert head_of(heads, "little") == first.entry
-    assert refusal_rows(refused.refused) == [
-        {
-            "rule": "max_drop_per_task",
-            "data set": "digits",
-            "before, %": 96.0,
-            "after, %": 82.0,
-            "allowed, points": 10.0,
-        }
-    ]
     assert "digits fell from 96.0 to 82.0 % (at most 10 points allowed)" in caplog.text
     assert "the head stays at entry 1" in caplog.text
     sentence = refusal("little", "photos", refused.refused)
     assert "the model after photos: digits fell" in sentence
-    publish_refusal("little", "photos", refused.refused)  # outside a run: nothing
+
+
+def test_a_verdict_tells_every_row_that_was_looked_at(run: MadeUpRun) -> None:
+    policy = GatePolicy(max_drop_per_task=10, min_gain=20)
+    assert verdict_rows(policy, *run.scores[1:]) == [
+        {
+            "data set": "digits", "role": "earlier task", "before, %": 96.0, "after, %": 82.0,
+            "change": -14.0, "rule": "max_drop_per_task: 10", "verdict": "broken",
+        },
+        {
+            "data set": "photos", "role": "just learnt", "before, %": 37.0, "after, %": 95.0,
+            "change": 58.0, "rule": "min_gain: 20", "verdict": "kept",
+        },
+        {
+            "data set": "held-out", "role": "panel", "before, %": 48.0, "after, %": 34.0,
+            "change": -14.0, "rule": "no rule", "verdict": "-",
+        },
+    ]  # fmt: skip
+    first = verdict_rows(GatePolicy(max_transfer_drop=13), *run.scores[:2])
+    assert [(row["data set"], row["verdict"]) for row in first] == [
+        ("digits", "-"), ("tasks not learnt yet", "broken"), ("held-out", "-"),
+    ]  # fmt: skip
 
 
 def test_an_override_promotes_is_recorded_and_holds(run: MadeUpRun, heads: FolderStore) -> None:

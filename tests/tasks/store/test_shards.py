@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gift_core.errors import StoreError
-from tasks.store.shards import SCHEMA, ReplayPair, read_shard, write_shard
+from tasks.store.objects import FolderStore
+from tasks.store.shards import SCHEMA, ReplayPair, first_pairs, read_shard, write_shard
 from tests.worlds import png, square
 
 PAIRS = [
@@ -30,6 +31,34 @@ def shard(tmp_path: Path) -> Path:
 
 def test_pairs_round_trip(shard: Path) -> None:
     assert read_shard(shard.read_bytes(), "x") == PAIRS
+
+
+def test_the_first_pairs_are_read_without_the_rest(
+    shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    real = FolderStore.read_range
+
+    def noted(store: FolderStore, path: str, start: int, num_bytes: int) -> bytes:
+        read.append(num_bytes)
+        return real(store, path, start, num_bytes)
+
+    monkeypatch.setattr(FolderStore, "read_range", noted)
+    store = FolderStore(tmp_path)
+    assert first_pairs(store, "shard.parquet", 8) == PAIRS[:8]
+    footer = 2**16  # what pyarrow reads at the end to find it
+    assert sum(read) - footer < 0.45 * shard.stat().st_size
+    assert first_pairs(store, "shard.parquet", 500) == PAIRS[:50], "one group of rows at most"
+    with pytest.raises(StoreError, match=r"nowhere\.parquet does not exist"):
+        first_pairs(store, "nowhere.parquet", 8)
+    data = bytearray(shard.read_bytes())
+    data[50_000] ^= 1  # in the middle of the first page of pictures
+    shard.write_bytes(data)
+    with pytest.raises(StoreError, match="a torn or altered shard"):
+        first_pairs(store, "shard.parquet", 8)
+    shard.write_bytes(data[:-30])
+    with pytest.raises(StoreError, match="a torn or altered shard"):
+        first_pairs(store, "shard.parquet", 8)
 
 
 def test_equal_pairs_are_equal_bytes(shard: Path, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The page: sequences, heads, matrices, pairs and reports of a store, read-only, for anybody."""
