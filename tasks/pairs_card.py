@@ -9,10 +9,11 @@ from collections import Counter
 from pathlib import Path
 
 from gift_core.errors import SettingsError, StoreError, one_line
-from tasks.artifacts import escaped, sample_pairs
+from tasks.artifacts import sample_pairs
 from tasks.figures import contact_sheet
 from tasks.images import decode_rgb
 from tasks.manifests import PairsManifest, canonical_json
+from tasks.publishing import escaped
 from tasks.report import load_sequence_manifest
 from tasks.store.export import new_folder
 from tasks.store.objects import ObjectStore
