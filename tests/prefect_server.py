@@ -128,8 +128,9 @@ class PrefectServer:
         return json.loads(text) if text else None
 
     def flow_runs(self) -> list[dict[str, Any]]:
-        """The latest flow runs, at most 200."""
-        found: list[dict[str, Any]] = self.api("/flow_runs/filter", {"limit": 200})
+        """Flow runs in the order in which they were to start, at most 200: the future comes last."""
+        wanted = {"limit": 200, "sort": "EXPECTED_START_TIME_ASC"}
+        found: list[dict[str, Any]] = self.api("/flow_runs/filter", wanted)
         return found
 
     def prefect(self, *arguments: str, seconds: int = 240) -> str:

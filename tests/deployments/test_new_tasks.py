@@ -50,11 +50,15 @@ class Service:
         return self.server.api(path, body)
 
     def runs(self, name: str) -> list[Json]:
-        """Flow runs whose name begins so, the first one in front."""
+        """Flow runs whose name begins so, the first one in front.
+
+        A run that waits for its time has a name by chance, which may begin with "tiny-" too.
+        """
         found: list[Json] = self.post(
             "/flow_runs/filter", {"flow_runs": {"name": {"like_": f"{name}%"}}, "limit": 200}
         )
-        return sorted(found, key=lambda run: str(run["start_time"]))
+        asked_for = [run for run in found if not run["auto_scheduled"]]
+        return sorted(asked_for, key=lambda run: str(run["start_time"]))
 
     def arrival(self, name: str) -> Arrival | None:
         tasks = arrivals_of(self.store, "tiny").tasks
@@ -198,7 +202,7 @@ def section(title: str) -> str:
 def commands(title: str) -> list[str]:
     """The commands that a part shows; one that ends in a pipe goes on in the next line."""
     text = re.sub(r"```.*?```", "", section(title), flags=re.DOTALL)
-    lines = re.findall(r"^    (.*(?:\|\n.*)?)$", text, flags=re.MULTILINE)
+    lines = re.findall(r"^    (.*\|\n.*|.*)$", text, flags=re.MULTILINE)
     return [re.sub(r"^prefect ", f"{sys.executable} -m prefect ", line) for line in lines]
 
 
