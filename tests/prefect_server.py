@@ -128,7 +128,7 @@ class PrefectServer:
         return json.loads(text) if text else None
 
     def flow_runs(self) -> list[dict[str, Any]]:
-        """Flow runs in the order in which they were to start, at most 200: the future comes last."""
+        """Flow runs, at most 200, as they were to start: the future comes last."""
         wanted = {"limit": 200, "sort": "EXPECTED_START_TIME_ASC"}
         found: list[dict[str, Any]] = self.api("/flow_runs/filter", wanted)
         return found
