@@ -198,7 +198,7 @@ def test_nobody_there_is_said_within_seconds(endpoint: Endpoint) -> None:
     started = time.monotonic()
     with pytest.raises(StoreError, match="check that the endpoint is up"):
         store.check()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize("act", ["check", "read", "write"])
@@ -223,7 +223,7 @@ def test_a_silent_server_is_given_up(act: str) -> None:
         started = time.monotonic()
         with pytest.raises(StoreError, match="check that the endpoint is up"):
             acts[act]()
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
 
 
 def test_keys_are_not_shown() -> None:

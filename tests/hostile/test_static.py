@@ -15,6 +15,8 @@ SOURCES = sorted(
 )
 PICKLES = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "_pickle"}
 ARCHIVES = {"zipfile", "tarfile", "gzip", "bz2", "lzma"}
+READS_TAR = ROOT / "tasks" / "data" / "web_dataset.py"
+"""It looks at members and reads their bytes at an offset; nothing may be unpacked anywhere."""
 
 
 def problems(tree: ast.Module) -> Iterator[str]:
@@ -69,6 +71,8 @@ def _calls(node: ast.AST) -> Iterator[str]:
     if is_pipeline and given.get("use_safetensors") != "True":
         yield "a pipeline without use_safetensors=True"
     is_method = isinstance(node.func, ast.Attribute)
+    if is_method and node.func.attr in {"extract", "extractall", "extractfile", "unpack_archive"}:
+        yield f"{name}: unpacks an archive"
     if is_method and node.func.attr == "format" and not isinstance(node.func.value, ast.Constant):
         yield f"{name}: a text that is not written here as a format"
 
@@ -87,13 +91,16 @@ def _decorators(node: ast.AST) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_source(path: Path) -> None:
-    assert list(problems(ast.parse(path.read_text()))) == []
+    allowed = ["imports tarfile"] if path == READS_TAR else []
+    found = list(problems(ast.parse(path.read_text())))
+    assert [problem.split(": ", 1)[1] for problem in found] == allowed, found
 
 
 @pytest.mark.parametrize(
     "line",
     [
         "import pickle",
+        "archive.extractall(folder)",
         "from joblib import load",
         "import zipfile",
         "np.load(path)",
