@@ -28,7 +28,7 @@ class Block:
 
     def commands(self) -> list[str]:
         """The commands, without comments; one that goes on behind a backslash is one."""
-        joined = re.sub(r"\\\n\s*", " ", self.text)
+        joined = re.sub(r"\s*\\\n\s*", " ", self.text)
         bare = (re.sub(r"(^|\s+)#.*$", "", line).strip() for line in joined.splitlines())
         return [line for line in bare if line]
 
