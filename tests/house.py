@@ -53,7 +53,7 @@ class House:
 
     def look_into(self, inbox: Path, file: Path, seconds: int) -> None:
         """Have the service look for new tasks of a sequence file, every so many seconds."""
-        schedule = {"active": True, "schedule": {"interval": seconds}}
+        schedule = {"slug": "every-minute", "active": True, "schedule": {"interval": seconds}}
         parameters = {"inbox": str(inbox), "file": str(file)}
         change = {"parameters": parameters, "schedules": [schedule], "paused": False}
         self._change("gift/inbox", change)
