@@ -192,8 +192,8 @@ def _manifest(
     if refused:  # the same rows may be let pass another time
         told = [failure.model_dump(mode="json") for failure in refused]
         inputs["refused"] = sha256_hex(canonical_json(told))
-    # Not the store: the same run on a folder and on S3 is the same sequence.
-    settings = sequence.model_dump(mode="json", exclude={"store"})
+    # The same run on a folder and on S3, here and on pools, is the same sequence.
+    settings = sequence.model_dump(mode="json", exclude={"store", "execution"})
     references = {
         kind: tuple(f"{manifest.stage}/{manifest.key}" for manifest in manifests)
         for kind, manifests in groups.items()

@@ -62,7 +62,8 @@ class Shell:
             start_new_session=True,
         )
         self._said: Queue[str] = Queue()
-        Thread(target=self._listen, daemon=True).start()
+        self._listener = Thread(target=self._listen, daemon=True)
+        self._listener.start()
         self._services: list[tuple[str, Path]] = []
 
     def run(self, command: str, seconds: float = 300) -> str:
@@ -106,6 +107,10 @@ class Shell:
                 os.killpg(self._process.pid, 0)
                 time.sleep(0.2)
             os.killpg(self._process.pid, signal.SIGKILL)
+        self._listener.join(timeout=30)
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
 
     def _tell(self, text: str) -> None:
         assert self._process.stdin is not None
