@@ -100,7 +100,7 @@ class House:
             for run in self.server.flow_runs()
         )
 
-    def wait_until(self, happened: Callable[[], bool], seconds: float = 500) -> None:
+    def wait_until(self, happened: Callable[[], bool], seconds: float = 800) -> None:
         """Look again and again; AssertionError with the workers' words when it does not happen."""
         deadline = time.monotonic() + seconds
         while not happened():
