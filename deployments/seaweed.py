@@ -3,9 +3,7 @@
 import os
 import secrets
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
@@ -14,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployments.program import Program
 from gift_core.errors import SettingsError, StoreError
 
 START_SECONDS = 60
-STOP_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,6 @@ class Seaweed:
     def __init__(self, folder: Path, bucket: str = "gift") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._ports = _free_ports(8)
-        self._command = command(folder, bucket, self._ports)
-        self._log = folder / "weed.log"
-        self._process: subprocess.Popen[bytes] | None = None
         self.endpoint = Endpoint(
             url=f"http://127.0.0.1:{self._ports[0]}",
             bucket=bucket,
@@ -74,39 +69,25 @@ class Seaweed:
             secret=secrets.token_hex(16),
         )
 
-    def start(self) -> None:
-        """Start it and wait for it; StoreError when it does not come up."""
         keys = {
             "AWS_ACCESS_KEY_ID": self.endpoint.key,
             "AWS_SECRET_ACCESS_KEY": self.endpoint.secret,
         }
-        with self._log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - the package's own program
-                self._command,
-                env=os.environ | keys,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        _await_ready(self.endpoint, self._ports[4], self._process, self._log)
+        self._log = folder / "weed.log"
+        self._program = Program(command(folder, bucket, self._ports), os.environ | keys, self._log)
+
+    def start(self) -> None:
+        """Start it and wait for it; StoreError when it does not come up."""
+        self._program.start()
+        _await_ready(self.endpoint, self._ports[4], self._program, self._log)
 
     def stop(self) -> None:
         """Ask it to end, and end it when it does not."""
-        self._end(signal.SIGTERM, signal.SIGKILL)
+        self._program.stop()
 
     def kill(self) -> None:
         """End it as a power cut would: nothing is finished, nothing is told."""
-        self._end(signal.SIGKILL)
-
-    def _end(self, *signals: signal.Signals) -> None:
-        process = self._process
-        for signum in signals:
-            if process is not None and process.poll() is None:
-                os.killpg(process.pid, signum)
-                try:
-                    process.wait(timeout=STOP_SECONDS)
-                except subprocess.TimeoutExpired:
-                    continue
+        self._program.kill()
 
 
 @contextmanager
@@ -154,16 +135,14 @@ def _free_ports(number: int) -> list[int]:
             probe.close()
 
 
-def _await_ready(
-    endpoint: Endpoint, filer_port: int, process: subprocess.Popen[bytes], log: Path
-) -> None:
+def _await_ready(endpoint: Endpoint, filer_port: int, program: Program, log: Path) -> None:
     """Wait for the server and then for its bucket, which it makes after it says that it is well."""
     waiting = [
         f"{endpoint.url}/healthz",
         f"http://127.0.0.1:{filer_port}/buckets/{endpoint.bucket}/",
     ]
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and program.is_alive:
         try:
             with urllib.request.urlopen(waiting[0], timeout=2):  # noqa: S310
                 del waiting[0]

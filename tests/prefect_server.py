@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -10,11 +9,12 @@ import time
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deployments.program import Program
 from tests.worlds import ROOT
 
 START_SECONDS = 180
@@ -28,53 +28,11 @@ def free_port() -> int:
         return port
 
 
-class Program:
-    """A program in a process group of its own, to start, stop, kill and start again."""
-
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
-        self._command, self._environment, self._log = list(command), dict(environment), log
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it; what it says goes to the end of its log."""
-        with self._log.open("ab") as file:
-            self._process = subprocess.Popen(
-                self._command,
-                env=self._environment,
-                cwd=ROOT,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    @property
-    def pid(self) -> int:
-        """Its process id, which is its group's as well; AssertionError before the first start."""
-        assert self._process is not None, "not started"
-        return self._process.pid
-
-    def stop(self) -> None:
-        """Ask it to end, and end the whole group when it does not."""
-        self._end(signal.SIGTERM, signal.SIGKILL)
-
-    def kill(self) -> None:
-        """End the whole group at once, as a power cut would."""
-        self._end(signal.SIGKILL)
-
-    def _end(self, *signals: signal.Signals) -> None:
-        process = self._process
-        for signum in signals:
-            if process is not None and process.poll() is None:
-                os.killpg(process.pid, signum)
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=30)
-
-
 @contextmanager
 def running(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[Program]:
     """A program for as long as the block runs; the whole group is ended, whatever happens."""
     program = Program(command, environment, log)
-    program.start()
+    program.start(ROOT)
     try:
         yield program
     finally:
@@ -110,7 +68,7 @@ class PrefectServer:
 
     def restart(self) -> None:
         """Start it again after it was stopped or killed, on the same port, and wait for it."""
-        self.program.start()
+        self.program.start(ROOT)
         await_healthy(f"{self.url}/api", self.home / "server.log")
 
     def api(
