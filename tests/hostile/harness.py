@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, settings
 
 from gift_core.errors import MAX_CHARACTERS, GiftError
 
@@ -125,3 +128,16 @@ def read(reader: Callable[[], object], *allowed: Path) -> str | None:
     finally:
         logging.disable(logging.NOTSET)
     return None
+
+
+def inputs(number: int) -> Any:  # noqa: ANN401 - a decorator of hypothesis
+    """So many inputs, the same ones each time unless hypothesis is told otherwise."""
+    is_usual = settings.get_current_profile_name() != "more"
+    return settings(
+        max_examples=number if is_usual else 10 * number,
+        deadline=None,
+        database=None,
+        derandomize=is_usual,
+        phases=(Phase.explicit, Phase.generate),
+        suppress_health_check=list(HealthCheck),
+    )

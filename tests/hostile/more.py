@@ -1,4 +1,4 @@
-"""A pytest plugin: inputs that nobody has seen yet, ten times as many (test_fuzz.py)."""
+"""A pytest plugin: inputs that nobody has seen yet, ten times as many (test_fuzz_*.py)."""
 
 from hypothesis import settings
 
