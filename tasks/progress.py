@@ -2,22 +2,18 @@
 
 import logging
 import re
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_run_logger
-from prefect.logging.handlers import PrefectConsoleHandler
-from rich import progress as live
-from rich.console import Console
-from rich.table import Column
+
+from tasks.progress_bars import BARS, Bar, RunLogger, terminal
 
 LOG_EVERY_SECONDS = 5.0
 LOG_BESIDE_BAR_SECONDS = 60.0
@@ -26,8 +22,6 @@ SHOW_EVERY_SECONDS = 1.0
 """An update of the artifact takes about 12 ms."""
 DRAW_EVERY_SECONDS = 0.5
 """Drawing a bar takes about 1.3 ms: a quarter of a percent of the time."""
-
-RunLogger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
 def inside_run() -> bool:
@@ -55,111 +49,6 @@ def duration(seconds: float) -> str:
 def artifact_key(text: str) -> str:
     """Turn text into an artifact key: lower-case letters, digits and single dashes."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def terminal(logger: RunLogger) -> Console | None:
-    """The console to draw a bar on; None when standard error is no terminal, so nobody looks on.
-
-    It is the very console that Prefect prints the lines of `logger` with: a live display on a
-    second one does not know of them, and each line would begin at the end of the bar.
-    """
-    console = Console(stderr=True)
-    # FORCE_COLOR makes rich take a CI system's log for a terminal, hence the second question.
-    if not (console.is_interactive and console.file.isatty()):
-        return None
-    for handler in _handlers(logger):
-        if isinstance(handler, PrefectConsoleHandler) and handler.console.file is console.file:
-            return handler.console
-    return console
-
-
-def _handlers(logger: RunLogger) -> Iterator[logging.Handler]:
-    """Every handler that a line of this logger comes to."""
-    place: logging.Logger | None
-    place = logger.logger if isinstance(logger, logging.LoggerAdapter) else logger
-    while place is not None:
-        yield from place.handlers
-        place = place.parent if place.propagate else None
-
-
-class Bar(NamedTuple):
-    """A line of a live display."""
-
-    display: live.Progress
-    number: live.TaskID
-
-
-class Bars:
-    """The bars of this process, nested or of several threads: one display, for rich has but one.
-
-    It draws when it is told to and has no thread of its own: nothing draws, and no lock is held,
-    behind the back of a process that is being forked for a data loader.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._display: live.Progress | None = None
-
-    def add(self, console: Console, what: str, percent: float, state: str) -> Bar:
-        """Draw one more bar; the first opens the display."""
-        with self._lock:
-            display = self._display or _display_on(console)
-            try:
-                display.start()
-                bar = display.add_task(what, total=100.0, completed=round(percent), state=state)
-            except BaseException:
-                self._display = None
-                display.stop()
-                raise
-            self._display = display
-            return Bar(display, bar)
-
-    def draw(self, bar: Bar, percent: float, state: str) -> None:
-        """Draw the display with a bar as it is now."""
-        with self._lock:
-            if bar.display is self._display:
-                bar.display.update(bar.number, completed=percent, state=state, refresh=True)
-
-    def remove(self, bar: Bar) -> None:
-        """Take a bar away; the last closes the display, of which nothing remains."""
-        with self._lock:
-            if bar.display is not self._display:
-                return
-            bar.display.remove_task(bar.number)
-            if bar.display.task_ids:
-                bar.display.refresh()
-            else:
-                self._display = None
-                bar.display.stop()
-
-
-_bars = Bars()
-
-
-def _display_on(console: Console) -> live.Progress:
-    """Words and bars; styles are spelled out, for the theme of Prefect's console has no names."""
-    words = ("{task.description}", "{task.percentage:.0f} %", "{task.fields[state]}")
-    columns = (None, None, Column(no_wrap=True, ratio=1))  # when it is narrow, the note is cut
-    what, percent, state = (
-        live.TextColumn(text, style="default", markup=False, table_column=column)
-        for text, column in zip(words, columns, strict=True)
-    )
-    bar = live.BarColumn(
-        bar_width=min(30, console.width // 8),
-        style="bright_black",
-        complete_style="cyan",
-        finished_style="green",
-    )
-    return live.Progress(
-        *(what, bar, percent, state),
-        console=console,
-        auto_refresh=False,
-        transient=True,
-        expand=True,
-        # What others print goes above the bar, but not what is being written to a file.
-        redirect_stdout=sys.stdout.isatty(),
-        redirect_stderr=True,
-    )
 
 
 class Progress:
@@ -256,9 +145,9 @@ class Progress:
         state = ", ".join([done, *self._pace("/s")])
         try:
             if create and (console := terminal(self._logger)) is not None:
-                self._bar = _bars.add(console, self.what, self.percent, state)
+                self._bar = BARS.add(console, self.what, self.percent, state)
             elif self._bar is not None:
-                _bars.draw(self._bar, self.percent, state)
+                BARS.draw(self._bar, self.percent, state)
         except Exception as error:  # a terminal that was closed, say
             self._remove_bar()
             self._logger.warning("%s: the bar is not drawn any more (%s)", self.what, error)
@@ -268,7 +157,7 @@ class Progress:
         self._log_every = LOG_EVERY_SECONDS
         if bar is not None:
             with suppress(Exception):
-                _bars.remove(bar)
+                BARS.remove(bar)
 
     def _show(self, create: bool = False) -> None:
         """Create or update the artifact; a display that fails is logged and then left alone."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tasks import progress
 from tasks.manifests import (
     BlockDrift,
     FisherManifest,
@@ -276,3 +277,9 @@ def store(tmp_path: Path) -> ObjectStore:
 def run(store: ObjectStore) -> MadeUpRun:
     """Give a made-up run of three tasks by GIFT."""
     return made_up_run(store)
+
+
+@pytest.fixture
+def nobody_looks_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No bar by itself, be it that pytest's own terminal is let through (-s)."""
+    monkeypatch.setattr(progress, "terminal", lambda _: None)
