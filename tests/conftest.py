@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
+from unittest.mock import patch
 
 import pytest
 
@@ -18,6 +19,8 @@ os.environ.update(
 os.environ.pop("PREFECT_API_URL", None)
 
 from deployments.seaweed import Endpoint, running_seaweed
+from tasks.store.objects import FolderStore
+from tests.faults.sequences import Undisturbed, manifests, one_task
 from tests.worlds import write_tiny_data
 
 
@@ -25,7 +28,8 @@ from tests.worlds import write_tiny_data
 def prefect_api() -> Iterator[None]:
     """A Prefect server for flows; tests of plain functions do without.
 
-    Without heartbeats, as where Prefect is embedded: they take a second of each stage.
+    As where Prefect is embedded: without heartbeats, which take a second of each stage, and without
+    turns, since this server never takes back the turn of a run that was too busy to renew it.
     """
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
@@ -33,6 +37,7 @@ def prefect_api() -> Iterator[None]:
     with (
         prefect_test_harness(server_startup_timeout=120),
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        patch("flows.turns._limited_to_one", return_value=False),
     ):
         yield
 
@@ -48,3 +53,23 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """A real SeaweedFS server for the session, its keys in the usual AWS variables."""
     with running_seaweed(tmp_path_factory.mktemp("seaweed")) as server, server.environment():
         yield server
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    prefect_api: None, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Undisturbed:
+    from flows.continual_sequence import continual_sequence
+
+    store = FolderStore(tmp_path_factory.mktemp("undisturbed") / "store")
+    sequence = one_task(tiny_data, store.url)
+    continual_sequence(sequence=sequence)
+    return Undisturbed(sequence, store, manifests(store))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Tell a failure when it happens: a run that is broken off later would take it along."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(
+            f"\n{report.nodeid} failed in {report.when}:\n{report.longreprtext[-3000:]}", flush=True
+        )

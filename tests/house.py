@@ -58,6 +58,10 @@ class House:
         change = {"parameters": parameters, "schedules": [schedule], "paused": False}
         self._change("gift/inbox", change)
 
+    def look_no_more(self) -> None:
+        """Pause the looking."""
+        self._change("gift/inbox", {"paused": True})
+
     def _change(self, deployment: str, change: dict[str, object]) -> None:
         found = self.server.api(f"/deployments/name/{deployment}")["id"]
         self.server.api(f"/deployments/{found}", change, "PATCH")
@@ -85,13 +89,6 @@ class House:
         """The state of a run, such as RUNNING."""
         kind: str = self.server.api(f"/flow_runs/{run}")["state"]["type"]
         return kind
-
-    def learn(self, sequence: SequenceSettings) -> str:
-        """Have a sequence learnt and wait for it; AssertionError when it does not complete."""
-        run = self.start(sequence)
-        self.wait_until(lambda: self.state(run) in FINAL)
-        assert self.state(run) == "COMPLETED", self.logs()
-        return run
 
     def running(self, name: str) -> bool:
         """Whether a run of that name is under way."""

@@ -2,7 +2,7 @@
 
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,6 @@ from deployments import cli
 from deployments.seaweed import Endpoint
 from tasks.store.address import open_store
 from tasks.store.objects import FolderStore, ObjectStore
-from tests.faults.sequences import manifests, one_task
-from tests.house import House, running_house
 
 Outcome = tuple[int, str, str]
 Gift = Callable[..., Outcome]
@@ -43,22 +41,3 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
 @pytest.fixture
 def folder(tmp_path: Path) -> FolderStore:
     return FolderStore(tmp_path / "store")
-
-
-@pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """PostgreSQL, Prefect with a password, SeaweedFS; pools, deployments, automations; workers."""
-    with running_house(tmp_path_factory.mktemp("house")) as services:
-        services.put_up()
-        with services.workers():
-            yield services
-
-
-@pytest.fixture(scope="session")
-def learnt(house: House, tiny_data: Path) -> dict[str, str]:
-    """The house's first run, on both pools, undisturbed: its manifests in the store `calm`."""
-    sequence = one_task(tiny_data, house.store("calm"))
-    on_pools = sequence.execution.model_copy(update={"stages": "pools"})
-    house.learn(sequence.model_copy(update={"execution": on_pools}))
-    with house.endpoint.environment():
-        return manifests(open_store(house.store("calm")))

@@ -25,7 +25,7 @@ from tests.deployments.pool_world import (
 pytestmark = pytest.mark.timeout(900)
 HEARTBEAT_LOST = 45  # seconds; a run sends one every 30 s, Prefect's shortest
 CHECKPOINT_EVERY = 10
-LONG = {"num_steps": 240, "warmup_steps": 4}
+LONG = {"num_steps": 160, "warmup_steps": 4}
 
 
 def manifests(sequence: SequenceSettings) -> dict[str, str]:

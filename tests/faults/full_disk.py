@@ -16,8 +16,7 @@ from gift_core.errors import StoreError
 from tasks.store.local_files import TEMPORARY_PREFIX
 from tasks.store.objects import FolderStore
 from tasks.store.verify import verify_store
-from tests.faults.conftest import Undisturbed
-from tests.faults.sequences import assert_as_undisturbed, moved
+from tests.faults.sequences import Undisturbed, assert_as_undisturbed, moved
 
 FULL = r"cannot write( to)? {}.*: No space left on device; make room, then run again$"
 

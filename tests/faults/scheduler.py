@@ -7,6 +7,7 @@ answer is a line of JSON: how much was computed and found, or the sentence that 
 import json
 import sys
 import time
+from unittest.mock import patch
 
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
@@ -23,7 +24,10 @@ def main() -> None:
         sequence = SequenceSettings.model_validate(asked["sequence"])
         time.sleep(asked["wait"])
         try:
-            with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):  # a second a stage
+            with (
+                temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),  # a second a stage
+                patch("flows.turns._limited_to_one", return_value=False),  # they meet in the store
+            ):
                 result = continual_sequence(sequence=sequence)
             told = {"computed": result.num_computed, "found": result.num_reused, "error": None}
         except GiftError as error:

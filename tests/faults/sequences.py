@@ -1,13 +1,23 @@
 """The smallest whole sequence, an undisturbed run of it, and what a store must look like after."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.manifests import sha256_hex
 from tasks.sequence import SequenceSettings, StoreSettings
 from tasks.store.heads import history_of
-from tasks.store.objects import ObjectStore
+from tasks.store.objects import FolderStore, ObjectStore
 from tasks.store.verify import verify_store
 from tests.worlds import tiny_sequence
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A sequence that ran in a folder without any fault, and its manifests."""
+
+    sequence: SequenceSettings
+    store: FolderStore
+    manifests: dict[str, str]
 
 
 def one_task(data: Path, store: str) -> SequenceSettings:

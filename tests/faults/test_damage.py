@@ -14,8 +14,7 @@ from tasks.store.outputs import commit_output, fetch_output, find_output
 from tasks.store.step_checkpoints import StepCheckpoints
 from tasks.store.verify import verify_store
 from tests.contracts.conftest import store
-from tests.faults.conftest import Undisturbed
-from tests.faults.sequences import assert_as_undisturbed, moved
+from tests.faults.sequences import Undisturbed, assert_as_undisturbed, moved
 from tests.manifests import RECORD, planned
 
 __all__ = ["store"]

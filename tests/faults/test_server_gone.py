@@ -13,8 +13,7 @@ from gift_core.errors import StoreError
 from tasks.store import s3, s3_patience
 from tasks.store.address import open_store
 from tasks.store.objects import ObjectStore
-from tests.faults.conftest import Undisturbed
-from tests.faults.sequences import assert_as_undisturbed, moved
+from tests.faults.sequences import Undisturbed, assert_as_undisturbed, moved
 
 pytestmark = pytest.mark.timeout(400)
 AWAY_SECONDS = 1.5

@@ -18,8 +18,7 @@ from prefect.settings import PREFECT_API_URL
 from deployments.seaweed import Endpoint
 from tasks.sequence import SequenceSettings
 from tasks.store.address import open_store
-from tests.faults.conftest import Undisturbed
-from tests.faults.sequences import assert_as_undisturbed, moved
+from tests.faults.sequences import Undisturbed, assert_as_undisturbed, moved
 from tests.worlds import ROOT
 
 pytestmark = pytest.mark.timeout(600)

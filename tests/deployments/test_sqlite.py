@@ -1,8 +1,7 @@
-"""The Prefect server gone for a while in mid-run; the default database under three sequences."""
+"""Prefect's default database, SQLite, under three sequences at once."""
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -11,27 +10,10 @@ import yaml
 from tasks.sequence import SequenceSettings
 from tasks.store.address import open_store
 from tests.faults.sequences import manifests, one_task
-from tests.house import FINAL, House
 from tests.prefect_server import running_server
 
 pytestmark = pytest.mark.timeout(1800)
-OUTAGE_SECONDS = 20
 NUM_AT_ONCE = 3
-
-
-def test_a_server_that_is_gone_for_20_seconds_costs_a_run_nothing(
-    house: House, learnt: dict[str, str], tiny_data: Path
-) -> None:
-    """Its answers are waited for, what it was to be told is told when it is back."""
-    run = house.start(one_task(tiny_data, house.store("outage")))
-    house.wait_until(lambda: house.running("finetune-warm"))
-    house.server.program.kill()
-    time.sleep(OUTAGE_SECONDS)
-    house.server.restart()
-    house.wait_until(lambda: house.state(run) in FINAL)
-    assert house.state(run) == "COMPLETED", house.logs()
-    with house.endpoint.environment():
-        assert manifests(open_store(house.store("outage"))) == learnt
 
 
 def test_the_default_database_loses_no_state_of_three_sequences_at_once(
