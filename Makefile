@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 4200
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 export PREFECT_HOME ?= $(CURDIR)/.gift/prefect
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
@@ -30,7 +31,8 @@ test: .venv/test data  ## Everything that README promises
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy --strict gift_core
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov=gift_core --cov-fail-under=95
+	$(PYTEST) tests/gift_core --cov=gift_core --cov-fail-under=95
+	$(PYTEST) --ignore tests/gift_core
 
 soak: .venv/test data  ## A hundred kills of the demo's run, each resumed and compared (about an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak.sweep --folder 50 --s3 50

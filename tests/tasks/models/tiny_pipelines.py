@@ -181,7 +181,9 @@ def save_prude(folder: Path) -> Path:
 def save_lora(folder: Path) -> Path:
     """Low-rank weights for the miniature's UNet that change its pictures."""
     unet = UNet2DConditionModel.from_pretrained(GENERATOR / "unet")
-    unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
     StableDiffusionPipeline.save_lora_weights(
         folder, unet_lora_layers=get_peft_model_state_dict(unet)
     )
