@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from deployments.data_cli import SequenceFile, data
 from deployments.embedded import set_embedded_defaults, without_heartbeats
 from deployments.pairs_cli import pairs
 from deployments.registry_cli import Block, checked_reason, open_at, registry
@@ -23,12 +24,10 @@ if TYPE_CHECKING:
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__
 )
-data = typer.Typer(no_args_is_help=True, help="Look at data sets before work is spent on them.")
 app.add_typer(data, name="data")
 app.add_typer(pairs, name="pairs")
 app.add_typer(registry)  # without a name of its own: its commands stand beside `run`
 
-SequenceFile = Annotated[Path, typer.Argument(help="A sequence file, see deployments/sequences")]
 StoreUrl = Annotated[
     str | None, typer.Option("--store", help="A folder or s3://bucket/prefix, over the file's")
 ]
@@ -104,21 +103,6 @@ def dashboard(
     from deployments.dashboard.serving import serve
 
     serve(open_at(store, block), host, port, typer.echo)
-
-
-@data.command("check")
-def check_data(file: SequenceFile) -> None:
-    """Count images and classes of every data set of a sequence, with a digest of each split."""
-    from tasks.check import check_data_sets
-    from tasks.sequence import load_sequence
-
-    sequence = load_sequence(file)
-    with _naming(file):
-        tasks, panel = check_data_sets(sequence)
-    for found in (*tasks, *panel):
-        counts = ", ".join(f"{split} {number}" for split, number in found.num_images.items())
-        digests = " ".join(f"{split}:{value[:12]}" for split, value in found.digests.items())
-        typer.echo(f"{found.name}: {len(found.class_names)} classes; {counts} images; {digests}")
 
 
 @contextmanager
