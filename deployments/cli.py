@@ -20,6 +20,7 @@ from gift_core.errors import DataError, GiftError, Refused, SettingsError
 
 if TYPE_CHECKING:
     from tasks.manifests import SequenceManifest
+    from tasks.sequence import SequenceSettings
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__
@@ -45,18 +46,25 @@ def run(
     override: Annotated[
         str | None, typer.Option(help="Why to promote what the gate refuses; it is kept")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and what is missing; do nothing")
+    ] = False,
 ) -> None:
     """Learn a sequence of tasks; stages whose output stands are found, not repeated."""
-    from flows.continual_sequence import continual_sequence
-    from flows.storage import sequence_store
-    from tasks.check import check_sequence
-    from tasks.report import load_sequence_manifest, report_address
     from tasks.sequence import StoreSettings, load_sequence
 
     overrides: dict[str, object] = {"method": method, "seed": seed, "name": name}
     if store is not None:
         overrides["store"] = StoreSettings(url=store)
     sequence = load_sequence(file, **{k: v for k, v in overrides.items() if v is not None})
+    if dry_run:
+        show_plan(sequence)
+        return
+    from flows.continual_sequence import continual_sequence
+    from flows.storage import sequence_store
+    from tasks.check import check_sequence
+    from tasks.report import load_sequence_manifest, report_address
+
     with _naming(file):
         check_sequence(sequence, sequence_store(sequence.store))
     reason, place = checked_reason(override) if override is not None else None, sequence.store
@@ -121,6 +129,24 @@ def show(manifest: "SequenceManifest") -> None:
     console = Console()
     console.print(matrix_table(manifest))
     console.print(metrics_table([manifest]))
+
+
+def show_plan(sequence: "SequenceSettings") -> None:
+    """Print what a run would do, from which rates its time is estimated, and what is missing."""
+    from deployments.plan_tables import stages_table, storage_table, tasks_table
+    from tasks.forecast import RATES, forecast
+
+    console, plan = Console(), forecast(sequence)
+    for table in (tasks_table(plan), stages_table(plan), storage_table(plan)):
+        console.print(table)
+    typer.echo("Estimated from:")
+    for rate in RATES:
+        typer.echo(f"  {rate}")
+    typer.echo(
+        "Missing on this machine:" if plan.missing else "Nothing is missing on this machine."
+    )
+    for sentence in plan.missing:
+        typer.echo(f"  {sentence}")
 
 
 def main() -> NoReturn:

@@ -1,6 +1,6 @@
-"""What of a sequence's data lies on this machine, data set by data set, whatever is wrong with some."""
+"""What of a sequence's data lies on this machine, set by set, whatever is wrong with others."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -43,8 +43,10 @@ class Finding:
     """A data set of a sequence: what was found, or one sentence for each thing that is wrong."""
 
     settings: DataSetSettings
+    asked: tuple[str, ...]
+    """The splits that the sequence needs."""
     splits: tuple[SplitFound, ...] = ()
-    problems: tuple[str, ...] = field(default=())
+    problems: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -65,9 +67,9 @@ def _looked_at(where: str, settings: DataSetSettings, splits: tuple[str, ...]) -
             for name in splits
         )
     except DataError as error:
-        return Finding(settings, problems=(str(error),))
+        return Finding(settings, splits, problems=(str(error),))
     complaints = tuple(f"{where}: {each.complaint}" for each in found if each.complaint)
-    return Finding(settings, found, complaints)
+    return Finding(settings, splits, found, complaints)
 
 
 def _split(settings: DataSetSettings, name: str, num_used: int, digest: str) -> SplitFound:
