@@ -143,10 +143,10 @@ def _no_split(row: Benchmark, name: str) -> str:
 
 def _unreadable(row: Benchmark, place: Path, error: Exception) -> str:
     if not os.path.isdir(place):
-        return f"no folder {place}; unpack {row.archive} of {row.title} so that it is there"
+        return f"no folder {place}; {row.title} belongs there ({row.archive}, unpacked)"
     if isinstance(error, ModuleNotFoundError):
         return f"{place}: needs the package {error.name}; pip install 'gift-continual[benchmarks]'"
     if isinstance(error, FileNotFoundError) and error.filename:
-        return f"no file {error.filename} of {row.title}; unpack {row.archive} there"
+        return f"no file {error.filename}, of {row.title} ({row.archive}); put it there"
     what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return f"{place}: not {row.title} as it is published ({what}); unpack {row.archive} anew"

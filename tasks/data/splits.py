@@ -1,5 +1,6 @@
 """What every kind of data source gives: a split, its labels at hand, its images read one by one."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,9 +117,9 @@ class SourceSettings(Settings):
         decided = [self.class_numbers, shots, self.draw_seed if shots else None]
         return _part(whole, indices, decided, labels_N, names)
 
+    @abstractmethod
     def read_split(self, split: str) -> Split:
         """Read a whole split as the data set has it; every kind says how."""
-        raise NotImplementedError
 
     @property
     def published_as(self) -> str | None:

@@ -19,8 +19,8 @@ def test_all_are_told_of(tmp_path: Path, tiny_data: Path) -> None:
     missing, small, good, panel = look_at_data(sequence)
     assert missing.splits == ()
     assert missing.problems == (
-        f"tasks.0 (missing): no folder {tmp_path}/food-101; unpack food-101.tar.gz of Food-101 so "
-        "that it is there",
+        f"tasks.0 (missing): no folder {tmp_path}/food-101; Food-101 belongs there "
+        "(food-101.tar.gz, unpacked)",
     )
     train, test = small.splits
     assert (train.num_used, train.num_images, train.expected_images) == (2, 3, 1880)

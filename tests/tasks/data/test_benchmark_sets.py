@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.utils.data import random_split
 
 from gift_core.errors import DataError
@@ -83,7 +84,7 @@ BROKEN = [
     ("oxford-pet", "oxford-iiit-pet/images/Abyssinian_0.jpg", GONE, "no picture .*Abyssinian_0"),
     ("stanford-cars", "stanford_cars/devkit/cars_meta.mat", GARBAGE, "not Stanford Cars as it is"),
     ("stanford-cars", "stanford_cars/cars_train/00002.jpg", GONE, "no picture .*train/00002.jpg"),
-    ("sun397", "SUN397/ClassName.txt", GONE, "no file .*ClassName.txt of SUN397"),
+    ("sun397", "SUN397/ClassName.txt", GONE, "no file .*ClassName.txt, of SUN397"),
     ("sun397", "SUN397/ClassName.txt", b"/a/abbey\n", "not SUN397 .*KeyError: 'apartment_build"),
     (
         "tiny-imagenet",
@@ -92,7 +93,7 @@ BROKEN = [
         "'n99' is no class of ImageNet",
     ),
     ("tiny-imagenet", "tiny-imagenet-200/train/n01443537", GONE, "no pictures of this class"),
-    ("imagenet", "imagenet/train", GONE, "no file .*imagenet/train of ImageNet-1k; unpack train"),
+    ("imagenet", "imagenet/train", GONE, "no file .*/imagenet/train, of ImageNet-1k"),
     ("imagenet", "imagenet/train/n01443537", EMPTY, "n01443537: no pictures of this class"),
     ("imagenet-v2", "imagenetv2-matched-frequency-format-val/1", GONE, "/1: no pictures of this"),
     ("imagenet-v2", "imagenetv2-matched-frequency-format-val/0", EMPTY, "/0: no pictures of this"),
@@ -141,7 +142,9 @@ def test_what_is_not_there_is_named_with_its_archive_and_place(
     with pytest.raises(DataError) as caught:
         BenchmarkData(path=str(tmp_path), dataset=dataset).open_split("test")
     said = str(caught.value)
-    assert said.startswith(f"no folder {tmp_path / row.place}; unpack {row.archive} of {row.title}")
+    assert said == (
+        f"no folder {tmp_path / row.place}; {row.title} belongs there ({row.archive}, unpacked)"
+    )
 
 
 def test_the_released_order_is_the_one_recorded() -> None:
@@ -150,6 +153,20 @@ def test_the_released_order_is_the_one_recorded() -> None:
         assert sum(row.num_images.values()) == number
         assert order_digest(seeded_order(number)) == row.order_sha256
         assert row.num_images["train"] == int(0.8 * number)
+
+
+def test_a_name_that_no_benchmark_has_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ValidationError, match="no such benchmark; there are aircraft, caltech101"):
+        BenchmarkData(path="x", dataset="aircrafts")
+
+
+def test_a_split_without_a_published_one_says_what_helps(tmp_path: Path) -> None:
+    TREES["mnist"](tmp_path)
+    source = BenchmarkData(path=str(tmp_path), dataset="mnist")
+    with pytest.raises(DataError, match="has no validation split, it has train, test; set held_o"):
+        source.open_split("validation")
+    cut = source.model_copy(update={"held_out": 0.3})
+    assert (len(cut.open_split("train")), len(cut.open_split("validation"))) == (2, 1)
 
 
 def test_mtil_has_the_published_1201_classes() -> None:
