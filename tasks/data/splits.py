@@ -110,7 +110,8 @@ class SourceSettings(Settings):
                 indices, labels_N = of_classes(labels_N, self.class_numbers, num_classes)
                 names = None if names is None else self.chosen(names)
             if shots is not None:
-                drawn = few_shot(labels_N, shots, self.draw_seed)
+                # By the data set's own labels: the same images whatever classes are beside them.
+                drawn = few_shot(whole.labels_N[indices], shots, self.draw_seed)
                 indices, labels_N = indices[drawn], labels_N[drawn]
         except DataError as error:
             raise DataError(f"{self.path}: the {split} split: {error}") from None

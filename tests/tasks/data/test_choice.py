@@ -57,6 +57,13 @@ def test_a_class_is_drawn_the_same_beside_any_others() -> None:
     assert among_three[:5].tolist() == alone.tolist()
 
 
+def test_a_slice_of_classes_has_the_shots_of_the_whole(folder: Path) -> None:
+    whole = ParquetData(path=str(folder), shots=1).open_split("train")
+    part = ParquetData(path=str(folder), shots=1, classes=[2, 1]).open_split("train")
+    read = {whole.images.read(index) for index in range(3)}
+    assert {part.images.read(index) for index in range(2)} < read
+
+
 def test_what_is_held_out_is_not_learnt(folder: Path) -> None:
     source = ParquetData(path=str(folder), held_out=0.34)
     train, validation = source.open_split("train"), source.open_split("validation")
