@@ -57,6 +57,8 @@ class BenchmarkData(SourceSettings):
         if name not in row.parts:
             raise DataError(_no_split(row, name))
         place = root / row.place
+        if not os.path.isdir(root):  # before torchvision takes ~ for a home and we do not
+            raise DataError(_missing(row, place))
         try:
             found = row.read(root, row.parts[name])
         except DataError:
@@ -89,7 +91,7 @@ def _of_files(
 ) -> Split:
     files = [found.files[index] for index in chosen.tolist()]
     for file in files:
-        if ".." in file.parts or not file.is_relative_to(root):
+        if not file.is_relative_to(root) or ".." in file.relative_to(root).parts:
             raise DataError(f"{file}: a list leads out of {root}; unpack {row.archive} anew")
         if not os.path.isfile(file):
             raise DataError(f"no picture {file}, which is listed; unpack {row.archive} anew")
@@ -141,9 +143,13 @@ def _no_split(row: Benchmark, name: str) -> str:
     return f"{row.title} has no {name} split, it has {splits}; {hint}"
 
 
+def _missing(row: Benchmark, place: Path) -> str:
+    return f"no folder {place}; {row.title} belongs there ({row.archive}, unpacked)"
+
+
 def _unreadable(row: Benchmark, place: Path, error: Exception) -> str:
     if not os.path.isdir(place):
-        return f"no folder {place}; {row.title} belongs there ({row.archive}, unpacked)"
+        return _missing(row, place)
     if isinstance(error, ModuleNotFoundError):
         return f"{place}: needs the package {error.name}; pip install 'gift-continual[benchmarks]'"
     if isinstance(error, FileNotFoundError) and error.filename:

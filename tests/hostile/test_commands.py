@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+# `run` imports these two while the clock is on, which takes seconds on a busy machine.
+import flows.continual_sequence  # noqa: F401
+import tasks.models.pipelines  # noqa: F401
 from deployments import cli
 from gift_core.prompts import format_prompt
 from tasks.artifacts import escaped

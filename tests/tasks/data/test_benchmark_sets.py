@@ -199,6 +199,8 @@ def test_digest_follows_labels_and_pictures_not_the_place(tmp_path: Path) -> Non
             (root / "dtd" / "dtd" / "images" / "banded" / "banded_0000.jpg").write_bytes(new)
         digests.append(BenchmarkData(path=str(root), dataset="dtd").open_split("train").digest)
     assert digests[0] == digests[1] != digests[2]
+    roundabout = str(tmp_path / "other" / ".." / "one")
+    assert BenchmarkData(path=roundabout, dataset="dtd").open_split("train").digest == digests[0]
     lists = tmp_path / "one" / "dtd" / "dtd" / "labels" / "train1.txt"
     lists.write_text("\n".join(reversed(lists.read_text().split())))
     turned = BenchmarkData(path=str(tmp_path / "one"), dataset="dtd").open_split("train")
