@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from deployments.data_cli import SequenceFile, data
 from deployments.embedded import set_embedded_defaults, without_heartbeats
 from deployments.pairs_cli import pairs
 from deployments.registry_cli import Block, checked_reason, open_at, registry
@@ -19,16 +20,15 @@ from gift_core.errors import DataError, GiftError, Refused, SettingsError
 
 if TYPE_CHECKING:
     from tasks.manifests import SequenceManifest
+    from tasks.sequence import SequenceSettings
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__
 )
-data = typer.Typer(no_args_is_help=True, help="Look at data sets before work is spent on them.")
 app.add_typer(data, name="data")
 app.add_typer(pairs, name="pairs")
 app.add_typer(registry)  # without a name of its own: its commands stand beside `run`
 
-SequenceFile = Annotated[Path, typer.Argument(help="A sequence file, see deployments/sequences")]
 StoreUrl = Annotated[
     str | None, typer.Option("--store", help="A folder or s3://bucket/prefix, over the file's")
 ]
@@ -46,18 +46,25 @@ def run(
     override: Annotated[
         str | None, typer.Option(help="Why to promote what the gate refuses; it is kept")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and what is missing; do nothing")
+    ] = False,
 ) -> None:
     """Learn a sequence of tasks; stages whose output stands are found, not repeated."""
-    from flows.continual_sequence import continual_sequence
-    from flows.storage import sequence_store
-    from tasks.check import check_sequence
-    from tasks.report import load_sequence_manifest, report_address
     from tasks.sequence import StoreSettings, load_sequence
 
     overrides: dict[str, object] = {"method": method, "seed": seed, "name": name}
     if store is not None:
         overrides["store"] = StoreSettings(url=store)
     sequence = load_sequence(file, **{k: v for k, v in overrides.items() if v is not None})
+    if dry_run:
+        show_plan(sequence)
+        return
+    from flows.continual_sequence import continual_sequence
+    from flows.storage import sequence_store
+    from tasks.check import check_sequence
+    from tasks.report import load_sequence_manifest, report_address
+
     with _naming(file):
         check_sequence(sequence, sequence_store(sequence.store))
     reason, place = checked_reason(override) if override is not None else None, sequence.store
@@ -106,21 +113,6 @@ def dashboard(
     serve(open_at(store, block), host, port, typer.echo)
 
 
-@data.command("check")
-def check_data(file: SequenceFile) -> None:
-    """Count images and classes of every data set of a sequence, with a digest of each split."""
-    from tasks.check import check_data_sets
-    from tasks.sequence import load_sequence
-
-    sequence = load_sequence(file)
-    with _naming(file):
-        tasks, panel = check_data_sets(sequence)
-    for found in (*tasks, *panel):
-        counts = ", ".join(f"{split} {number}" for split, number in found.num_images.items())
-        digests = " ".join(f"{split}:{value[:12]}" for split, value in found.digests.items())
-        typer.echo(f"{found.name}: {len(found.class_names)} classes; {counts} images; {digests}")
-
-
 @contextmanager
 def _naming(file: Path) -> Iterator[None]:
     """Say which sequence file a refused setting or data set stands in."""
@@ -137,6 +129,24 @@ def show(manifest: "SequenceManifest") -> None:
     console = Console()
     console.print(matrix_table(manifest))
     console.print(metrics_table([manifest]))
+
+
+def show_plan(sequence: "SequenceSettings") -> None:
+    """Print what a run would do, from which rates its time is estimated, and what is missing."""
+    from deployments.plan_tables import stages_table, storage_table, tasks_table
+    from tasks.forecast import RATES, forecast
+
+    console, plan = Console(), forecast(sequence)
+    for table in (tasks_table(plan), stages_table(plan), storage_table(plan)):
+        console.print(table)
+    typer.echo("Estimated from:")
+    for rate in RATES:
+        typer.echo(f"  {rate}")
+    typer.echo(
+        "Missing on this machine:" if plan.missing else "Nothing is missing on this machine."
+    )
+    for sentence in plan.missing:
+        typer.echo(f"  {sentence}")
 
 
 def main() -> NoReturn:

@@ -11,10 +11,11 @@ from gift_core.prompts import draw_prompts, format_prompt, prompt_pool
 from gift_core.settings import Settings
 from gift_core.training import FinetuneSettings
 from tasks.data.loaders import check_temporary_folder
+from tasks.data.profiles import words_of
 from tasks.data.sources import DataSource, Split
 from tasks.generation import SynthesisSettings
 from tasks.models.encoders import check_model
-from tasks.sequence import DataSetSettings, SequenceSettings
+from tasks.sequence import PLAIN_TEMPLATES, DataSetSettings, SequenceSettings
 from tasks.store.objects import ObjectStore
 
 
@@ -103,18 +104,26 @@ def check_data_sets(
     sequence: SequenceSettings,
 ) -> tuple[tuple[PlannedDataSet, ...], tuple[PlannedDataSet, ...]]:
     """Look at the data of every task and of the panel; DataError naming all that are wrong."""
-    split = sequence.evaluation.split
-    named = [(f"tasks.{n}", each, ("train", split)) for n, each in enumerate(sequence.tasks)]
-    named += [(f"panel.{n}", each, (split,)) for n, each in enumerate(sequence.panel)]
     found, problems = [], []
-    for where, settings, splits in named:
+    for where, settings, splits in named_data_sets(sequence):
         try:
-            found.append(check_data_set(f"{where} ({settings.name})", settings, splits))
+            found.append(check_data_set(where, settings, splits))
         except DataError as error:
             problems.append(str(error))
     if problems:
         raise DataError("; ".join(problems))
     return tuple(found[: len(sequence.tasks)]), tuple(found[len(sequence.tasks) :])
+
+
+def named_data_sets(
+    sequence: SequenceSettings,
+) -> list[tuple[str, DataSetSettings, tuple[str, ...]]]:
+    """Where each data set stands, tasks first; its settings; and the splits that are needed."""
+    split = sequence.evaluation.split
+    tasks = [(f"tasks.{n} ({each.name})", each, ("train", split))
+             for n, each in enumerate(sequence.tasks)]  # fmt: skip
+    panel = [(f"panel.{n} ({each.name})", each, (split,)) for n, each in enumerate(sequence.panel)]
+    return [*tasks, *panel]
 
 
 def pretraining_prompts(sequence: SequenceSettings) -> tuple[str, ...]:
@@ -147,25 +156,51 @@ def check_data_set(
             raise DataError(f"{where}: {error}") from None
         if not len(opened[name]):
             raise DataError(f"{where}: the {name} split has no images")
-    class_names = settings.class_names or opened[splits[0]].class_names
-    if not class_names:
-        raise DataError(f"{where}: the data set names no classes; set class_names")
+    try:
+        class_names, templates = _words(settings, opened[splits[0]].class_names)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+    if settings.class_names or not (settings.profile or settings.data.published_as):
+        _check_repeated(where, class_names)
     for name, split in opened.items():
         _check_labels(where, name, split, class_names)
     return PlannedDataSet(
         name=settings.name,
         data=settings.data,
         class_names=class_names,
-        templates=settings.templates,
+        templates=templates,
         digests={name: split.digest for name, split in opened.items()},
         num_images={name: len(split) for name, split in opened.items()},
     )
 
 
-def _check_labels(where: str, name: str, split: Split, class_names: tuple[str, ...]) -> None:
+def _words(
+    settings: DataSetSettings, own_names: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Class names and templates: what is given, else the profile's, else the data set's own.
+
+    `own_names` are those of the chosen classes already; DataError when there are no names at all.
+    """
+    class_names, templates = settings.class_names, settings.templates
+    if settings.profile is not None:
+        words = words_of(settings.profile, settings.data.published_as or settings.name)
+        templates = words.templates if templates == PLAIN_TEMPLATES else templates
+        class_names = class_names or words.class_names
+        own_names = own_names and tuple(words.written(name) for name in own_names)
+    names = settings.data.chosen(class_names) if class_names else own_names
+    if not names:
+        raise DataError("the data set names no classes; set class_names")
+    return names, templates
+
+
+def _check_repeated(where: str, class_names: tuple[str, ...]) -> None:
+    """Published names are left as they are: two classes of ImageNet are called sunglasses."""
     repeated = sorted({label for label in class_names if class_names.count(label) > 1})
     if repeated:
         raise DataError(f"{where}: class_names holds {repeated[0]!r} more than once")
+
+
+def _check_labels(where: str, name: str, split: Split, class_names: tuple[str, ...]) -> None:
     if split.class_names is not None and len(split.class_names) != len(class_names):
         raise DataError(
             f"{where}: {len(class_names)} class names for the {len(split.class_names)} classes "

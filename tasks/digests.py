@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
@@ -14,6 +15,20 @@ def sha256_of_file(path: Path) -> str:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def remembered_sha256(path: Path) -> str:
+    """SHA-256 of a file, read once by this process as long as its size and times are the same.
+
+    For large data sets, which a sequence opens again after each of its tasks.
+    """
+    known = path.stat()
+    return _sha256_of(path, known.st_size, known.st_mtime_ns, known.st_ctime_ns, known.st_ino)
+
+
+@lru_cache(maxsize=1 << 18)
+def _sha256_of(path: Path, *_state: int) -> str:
+    return sha256_of_file(path)
 
 
 def digest_of_files(root: Path, paths: Iterable[Path] | None = None) -> str:

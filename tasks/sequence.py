@@ -13,8 +13,9 @@ from gift_core.errors import PASSWORD, SettingsError
 from gift_core.gate import GatePolicy
 from gift_core.objective import Method, Objective
 from gift_core.prompts import MAX_TASKS, format_prompt
-from gift_core.settings import Settings
+from gift_core.settings import Settings, added
 from gift_core.training import FinetuneSettings
+from tasks.data.profiles import Profile
 from tasks.data.sources import DataSource
 from tasks.generation import SynthesisSettings
 from tasks.models.encoders import ModelSettings
@@ -54,19 +55,30 @@ Template = Annotated[
 ]
 
 
+PLAIN_TEMPLATES = ("a photo of a {}.",)
+
+
 class DataSetSettings(Settings):
     """A labelled data set with the words that name its classes."""
 
     name: Name = Field(description="Short name: lower-case letters, digits, - and _")
     data: DataSource = Field(description="Where the images and labels are")
     class_names: tuple[ClassName, ...] | None = Field(
-        default=None, description="Class names in label order; empty: the names in the data set"
+        default=None,
+        description="Class names of the whole data set in label order; empty: the profile's, or "
+        "the names in the data set",
     )
     templates: tuple[Template, ...] = Field(
-        default=("a photo of a {}.",),
+        default=PLAIN_TEMPLATES,
         min_length=1,
         description="Prompt templates with one {}: all are averaged for evaluation, "
-        "the first one is the training and generation prompt",
+        "the first one is the training and generation prompt; at the default, a profile's are used",
+    )
+    profile: Profile | None = added(
+        None,
+        description="Class names and templates of a published data set, where they are not given. "
+        "mtil: those of the ZSCL family's tables; clip-benchmark: LAION's. The data set is known "
+        "by data.dataset, or else by its name",
     )
 
 

@@ -27,8 +27,8 @@ class CsvData(SourceSettings):
     kind: Literal["csv"] = "csv"
     path: str = Field(min_length=1, description="Folder that holds train.csv, test.csv, images")
 
-    def open_split(self, split: str) -> Split:
-        """Open a split; DataError saying which file, row or image is missing or wrong."""
+    def read_split(self, split: str) -> Split:
+        """Read a whole split; DataError saying which file, row or image is missing or wrong."""
         file = Path(self.path) / f"{self.name_of(split)}.csv"
         if not os.path.isfile(file):
             raise DataError(f"no file {file}; put the {split} split there")

@@ -21,8 +21,8 @@ class ImageFolderData(SourceSettings):
     kind: Literal["image-folder"] = "image-folder"
     path: str = Field(min_length=1, description="Folder that holds train/CLASS/*.png and test/...")
 
-    def open_split(self, split: str) -> Split:
-        """Open a split; DataError saying which folder is missing or empty."""
+    def read_split(self, split: str) -> Split:
+        """Read a whole split; DataError saying which folder is missing or empty."""
         folder = Path(self.path) / self.name_of(split)
         if not os.path.isdir(folder):  # not Path.is_dir, which raises for a name that is too long
             raise DataError(f"no folder {folder}; put the {split} split there, one folder a class")

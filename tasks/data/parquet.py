@@ -26,8 +26,8 @@ class ParquetData(SourceSettings):
     kind: Literal["parquet"] = "parquet"
     path: str = Field(min_length=1, description="Folder that holds train.parquet, test.parquet")
 
-    def open_split(self, split: str) -> Split:
-        """Open a split; DataError saying which file or column is missing or wrong."""
+    def read_split(self, split: str) -> Split:
+        """Read a whole split; DataError saying which file or column is missing or wrong."""
         path = Path(self.path) / f"{self.name_of(split)}.parquet"
         if not os.path.isfile(path):  # not Path.is_file, which raises for a name that is too long
             raise DataError(f"no file {path}; put the {split} split there")
@@ -35,11 +35,11 @@ class ParquetData(SourceSettings):
         try:
             file = pq.ParquetFile(path, memory_map=True)
             table = file.read(columns=["image", "label"])
-            _check_columns(path, table)
+            check_columns(path, table)
             return Split(
                 labels_N=table["label"].cast(pa.int64()).to_numpy().astype(np.int64),
-                class_names=_class_names_of(path, table.schema),
-                images=_ParquetImages(path, table["image"]),
+                class_names=class_names_of(path, table.schema),
+                images=ColumnImages(path, table["image"]),
                 digest=sha256_of_file(path),
             )
         except DataError:
@@ -49,11 +49,14 @@ class ParquetData(SourceSettings):
 
 
 @dataclass(frozen=True)
-class _ParquetImages:
+class ColumnImages:
+    """Images in a column of structs with their bytes; `path` is where it was read."""
+
     path: Path
     column: pa.ChunkedArray
 
     def read(self, index: int) -> tuple[bytes, str]:
+        """The image's bytes, and the file with the row; DataError when there are none."""
         where = f"{self.path}: row {index}"
         try:
             data = self.column[index]["bytes"].as_py()
@@ -64,7 +67,8 @@ class _ParquetImages:
         return data, where
 
 
-def _check_columns(path: Path, table: pa.Table) -> None:
+def check_columns(path: Path, table: pa.Table) -> None:
+    """DataError unless the table is a column `image` with bytes and a column `label` of numbers."""
     missing = [name for name in ("image", "label") if name not in table.column_names]
     if missing:
         raise DataError(f"{path}: no column {' and no column '.join(missing)}")
@@ -80,13 +84,13 @@ def _check_columns(path: Path, table: pa.Table) -> None:
         raise DataError(f"{path}: {table['label'].null_count} rows have no label")
 
 
-def _class_names_of(path: Path, schema: pa.Schema) -> tuple[str, ...] | None:
+def class_names_of(path: Path, schema: pa.Schema, label: str = "label") -> tuple[str, ...] | None:
     """Class names from the metadata that Hugging Face `datasets` writes, if they are there."""
     raw = (schema.metadata or {}).get(b"huggingface")
     if raw is None:
         return None
     try:
-        names = json.loads(raw)["info"]["features"]["label"]["names"]
+        names = json.loads(raw)["info"]["features"][label]["names"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return checked_names(path, names)

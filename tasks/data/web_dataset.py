@@ -65,8 +65,8 @@ class WebDatasetData(SourceSettings):
     kind: Literal["web-dataset"] = "web-dataset"
     path: str = Field(min_length=1, description="Folder that holds train-*.tar and test-*.tar")
 
-    def open_split(self, split: str) -> Split:
-        """Open a split; DataError saying which shard or member is missing or wrong."""
+    def read_split(self, split: str) -> Split:
+        """Read a whole split; DataError saying which shard or member is missing or wrong."""
         root, name = Path(self.path), self.name_of(split)
         try:
             shards = _shards(root, name)

@@ -96,8 +96,11 @@ def test_a_server_started_afterwards_shows_the_history(home: Path) -> None:
 def test_data_check_counts_images_and_classes(sequence_file: Path) -> None:
     done = gift("data", "check", str(sequence_file))
     assert done.returncode == 0, done.stderr
-    assert "warm: 2 classes; train 10, test 6 images; train:" in done.stdout
-    assert len(done.stdout.splitlines()) == 3
+    rows = [line.replace("\u2502", " ").split() for line in done.stdout.splitlines()]
+    (warm,) = [row for row in rows if row[:2] == ["warm", "train"]]
+    assert warm[2:7] == ["10", "10", "-", "2", "-"]
+    assert (len(warm[7]), warm[8]) == (12, "ok")
+    assert done.stdout.endswith("tiny.yaml: all 3 data sets are there\n")
 
 
 def test_refusals_are_one_sentence_without_a_trace_of_python(

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+# `run` imports these two while the clock is on, which takes seconds on a busy machine.
+import flows.continual_sequence  # noqa: F401
+import tasks.models.pipelines  # noqa: F401
 from deployments import cli
 from gift_core.prompts import format_prompt
 from tasks.artifacts import escaped
@@ -54,6 +57,12 @@ def with_a_torn_data_set(folder: Path, content: dict) -> object:
     return content
 
 
+DATA_SPOILT = [
+    (without_data, "tasks.1 (cold): no file"),
+    (with_a_torn_data_set, "not a readable Parquet file"),
+]
+
+
 @pytest.mark.parametrize("command", [["run"], ["data", "check"]], ids=" ".join)
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
@@ -68,8 +77,6 @@ def with_a_torn_data_set(folder: Path, content: dict) -> object:
         (with_sequence(sed=3), "sed: no such setting; did you mean seed?"),
         (with_sequence(finetune={"objective": {"distillation": -1}}), "give settings, each with"),
         (with_sequence(store={"url": "s3://u:hunter2@b"}), "no user or password"),
-        (without_data, "tasks.1 (cold): no file"),
-        (with_a_torn_data_set, "not a readable Parquet file"),
     ],
 )
 def test_refused(
@@ -89,6 +96,29 @@ def test_refused(
     assert sentence in line
     assert str(file) in line
     assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(("spoil", "sentence"), DATA_SPOILT)
+def test_spoilt_data_end_a_run_and_are_told_of_by_data_check(
+    tmp_path: Path,
+    tiny_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    spoil: Spoil,
+    sentence: str,
+) -> None:
+    content = tiny_sequence(tiny_data, str(tmp_path / "store")).model_dump(mode="json")
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(spoil(tmp_path, content)))
+    line = gift(monkeypatch, capfd, tmp_path, "run", str(file))
+    assert sentence in line
+    assert str(file) in line
+    monkeypatch.setattr(sys, "argv", ["gift", "data", "check", str(file)])
+    with within(20), watched(tmp_path), pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capfd.readouterr()
+    assert (ended.value.code, said.err) == (1, "")
+    assert sum(sentence in line for line in said.out.splitlines()) == 1
 
 
 @pytest.mark.parametrize("spoil", [with_hostile_weights, with_endless_header])

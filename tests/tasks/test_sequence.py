@@ -36,6 +36,40 @@ def test_shipped_sequences_are_valid(path: Path) -> None:
     assert load_sequence(path).name == path.stem
 
 
+@pytest.mark.parametrize(
+    ("dataset", "steps", "sizes"),
+    [
+        *(("cifar100", steps, [100 // steps] * steps) for steps in (10, 20, 50)),
+        *(("tinyimagenet", steps, [100] + [100 // steps] * steps) for steps in (5, 10, 20)),
+    ],
+)
+def test_class_incremental_sequences_cut_one_order(
+    dataset: str, steps: int, sizes: list[int]
+) -> None:
+    folder = ROOT / "deployments" / "sequences"
+    cuts, others = (
+        [task.data.class_numbers for task in load_sequence(folder / f"{name}.yaml").tasks]
+        for name in (f"cil-{dataset}-{steps}", f"cil-{dataset}-10")
+    )
+    assert [len(cut) for cut in cuts] == sizes
+    order = [number for cut in cuts for number in cut]
+    assert order == [number for cut in others for number in cut]
+    assert sorted(order) == list(range(sum(sizes)))
+
+
+def test_mtil_orders_hold_the_same_tasks_with_the_published_rates() -> None:
+    folder = ROOT / "deployments" / "sequences"
+    one, two = (load_sequence(folder / f"mtil-order-{number}.yaml") for number in (1, 2))
+    assert {task.name: task for task in one.tasks} == {task.name: task for task in two.tasks}
+    assert [task.name for task in one.tasks] == sorted(task.name for task in one.tasks)
+    fast = {task.name for task in one.tasks if one.finetune_settings(task).learning_rate == 5e-5}
+    assert fast == {"aircraft", "mnist"}
+    for shots in (5, 16):
+        few = load_sequence(folder / f"mtil-few-shot-{shots}.yaml")
+        assert [task.name for task in few.tasks] == [task.name for task in one.tasks]
+        assert {task.data.shots for task in few.tasks} == {shots}
+
+
 def test_defaults_are_the_papers(content: dict[str, object]) -> None:
     for key in ("synthesis", "finetune", "fisher", "seed", "pretraining"):
         del content[key]

@@ -1,0 +1,119 @@
+"""How large a model is, and whether its weights are on this machine, without loading anything."""
+
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import open_clip
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from gift_core.errors import GiftError
+from tasks.models.encoders import CONFIG, HUB, LOCAL_DIR, ModelSettings, check_model
+from tasks.models.generators import DiffusersSettings, GeneratorSettings
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Parameters; operations (additions and multiplications) of one forward pass; input bytes.
+
+    A text is counted with all its tokens, `context_length` of them; an image's bytes are those of
+    its crop in uint8.
+    """
+
+    num_parameters: int
+    image_operations: int
+    text_operations: int
+    context_length: int
+    crop_bytes: int
+
+
+def size_of(settings: ModelSettings) -> ModelSize | None:
+    """Count on a model that has shapes alone; None where open_clip does not know the shapes here.
+
+    Attention is counted as torch's counter does, tower by tower, for one image and one text.
+    """
+    name = settings.architecture
+    if name.startswith(HUB):
+        return None  # its config is on the hub
+    logging.disable(logging.WARNING)  # open_clip warns of weights that are not loaded
+    try:
+        with torch.device("meta"), torch.no_grad():
+            model = open_clip.create_model(
+                name, load_weights=False, pretrained_text=False, device="meta"
+            )
+            height, width = _pair(model.visual.image_size)
+            with FlopCounterMode(display=False) as image:
+                model.encode_image(torch.zeros(1, 3, height, width))
+            with FlopCounterMode(display=False) as text:
+                model.encode_text(torch.zeros(1, model.context_length, dtype=torch.long))
+    # A model that is not what its config says fails anywhere in open_clip; check_model says why.
+    except Exception:
+        return None
+    finally:
+        logging.disable(logging.NOTSET)
+    return ModelSize(
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        image_operations=image.get_total_flops(),
+        text_operations=text.get_total_flops(),
+        context_length=model.context_length,
+        crop_bytes=3 * height * width,
+    )
+
+
+def missing_model(settings: ModelSettings) -> str | None:
+    """What is wrong with a model's settings, or where its weights will come from; None: here."""
+    try:
+        check_model(settings)
+    except GiftError as error:
+        return str(error)
+    name, tag = settings.architecture, settings.pretrained
+    if name.startswith(LOCAL_DIR) or (tag is not None and os.path.isfile(tag)):
+        return None
+    if name.startswith(HUB):
+        repository = name.removeprefix(HUB)
+        here, place = _is_cached(repository, [CONFIG], None), f"{repository} on the hub"
+    else:
+        config = open_clip.get_pretrained_cfg(name, tag or "")
+        repository, file = os.path.split(config.get("hf_hub", ""))
+        files = [file] if file else ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+        url = config.get("url", "")
+        kept = Path.home() / ".cache" / "clip" / os.path.basename(url)
+        here = bool(repository) and _is_cached(repository, files, None)
+        here = here or (bool(url) and kept.is_file())
+        place = f"{repository} on the hub" if repository else url
+    if here:
+        return None
+    return (
+        f"model: the weights of {name} ({tag or 'its own'}) are not on this machine; the run "
+        f"fetches them from {place}, or name a weights file as model.pretrained"
+    )
+
+
+def missing_generator(settings: GeneratorSettings) -> str | None:
+    """What is wrong with a generator's settings, or where it will come from; None: it is here."""
+    try:
+        settings.check()
+    except GiftError as error:
+        return str(error)
+    if not isinstance(settings, DiffusersSettings) or os.path.exists(settings.model):
+        return None
+    if _is_cached(settings.model, ["model_index.json"], settings.revision):
+        return None
+    return (
+        f"synthesis.generator: {settings.model} is not on this machine; the run fetches it from "
+        "the hub, or name its folder as synthesis.generator.model"
+    )
+
+
+def _is_cached(repository: str, files: Iterable[str], revision: str | None) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = (try_to_load_from_cache(repository, file, revision=revision) for file in files)
+    return any(isinstance(path, str) for path in found)
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
