@@ -4,7 +4,6 @@ The code of GIFT and ZSCL keeps `{"state_dict": ...}` of OpenAI's CLIP in a `.pt
 state dict itself, or that of a model in a wrapper.
 """
 
-import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,15 +55,13 @@ def _read_pickled(path: Path, device: str) -> dict[str, Tensor]:
         if _is_torchscript(path):
             raise _refused(path, script, "name the tag openai, or save the model's state dict")
         content = torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError:
-        raise _refused(
-            path,
-            "it holds more than tensors: a whole module, or a program",
-            "load it where it was made and save model.state_dict()",
-        ) from None
     except SettingsError:
         raise
     except Exception as error:  # a file can be wrong in as many ways as there are bytes
+        if type(error).__name__ == "UnpicklingError" and zipfile.is_zipfile(path):
+            reason = "it holds more than tensors: a whole module, or a program"
+            remedy = "load it where it was made and save model.state_dict()"
+            raise _refused(path, reason, remedy) from None
         raise _refused(path, one_line(str(error)), "take it anew from where it comes") from None
     weights = _state_dict(content)
     if weights is None:
