@@ -11,6 +11,7 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.hf_configs import arch_dict
 from open_clip.hf_model import HFTextEncoder
 from PIL import Image
 from pydantic import Field
@@ -130,8 +131,7 @@ def _check_config(path: Path) -> None:
         config = _bounded_json(path)
         parts = [config["model_cfg"][name] for name in ("vision_cfg", "text_cfg")]
         _check_numbers(config["model_cfg"])
-        if os.path.isfile(path.parent / TEXT_CONFIG):
-            text = _bounded_json(path.parent / TEXT_CONFIG)
+        if (text := _text_config(path.parent, config)) is not None:
             _check_numbers(text)
             parts.append({"layers": text.get("num_hidden_layers", 0)})
         if any(layers > MAX_LAYERS for part in parts for layers in _layers(part)):
@@ -237,13 +237,23 @@ def _load(name: str, pretrained: str | None, device: torch.device) -> Encoder:
 
 def _own_text_config(name: str) -> dict[str, dict[str, Any]]:
     """For open_clip: build a kept model's text tower from the kept config, not from the hub's."""
+    if not name.startswith(LOCAL_DIR):
+        return {}
     folder = Path(name.removeprefix(LOCAL_DIR))
-    if not name.startswith(LOCAL_DIR) or not os.path.isfile(folder / TEXT_CONFIG):
+    config = _bounded_json(folder / CONFIG)
+    if _text_config(folder, config) is None:
         return {}
-    text: dict[str, Any] = json.loads((folder / CONFIG).read_bytes())["model_cfg"]["text_cfg"]
-    if "hf_model_name" not in text:
-        return {}
-    return {"text_cfg": text | {"hf_model_name": str(folder), "hf_model_pretrained": False}}
+    kept = {"hf_model_name": str(folder), "hf_model_pretrained": False}
+    return {"text_cfg": config["model_cfg"]["text_cfg"] | kept}
+
+
+def _text_config(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """The kept config of a text tower of transformers; other files may bear its name."""
+    path = folder / TEXT_CONFIG
+    if "hf_model_name" not in config["model_cfg"]["text_cfg"] or not os.path.isfile(path):
+        return None
+    text = _bounded_json(path)
+    return text if text.get("model_type") in arch_dict else None
 
 
 def _copy_all_but_weights(source: Path, folder: Path) -> None:
