@@ -3,6 +3,7 @@
 import getpass
 import re
 import socket
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,6 +29,13 @@ Name = Annotated[str, typer.Argument(help="Name of a sequence")]
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the history")]
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MAX_REASON = 500
+
+
+class Form(StrEnum):
+    """The forms that a model can be exported to."""
+
+    OPEN_CLIP = "open-clip"
+    TRANSFORMERS = "transformers"
 
 
 @registry.command()
@@ -165,16 +173,31 @@ def gc(
 def export(
     name: Name,
     folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet")],
+    form: Annotated[
+        Form, typer.Option("--format", help="Who shall open it: open_clip, or transformers' CLIP")
+    ] = Form.OPEN_CLIP,
     store: StoreUrl = None,
     block: Block = None,
 ) -> None:
-    """Put the head's model into a folder that open_clip opens, every file verified."""
+    """Put the head's model into a folder that open_clip or transformers opens, all verified."""
     from tasks.store.export import export_head
 
-    objects = open_at(store, block)
-    head = export_head(objects, name, folder)
+    objects, convert = open_at(store, block), None
+    if form is Form.TRANSFORMERS:  # it takes seconds to come: only where it is asked for
+        from transformers.utils.logging import disable_progress_bar
+
+        from tasks.models.transformers_clip import export_transformers as convert
+
+        disable_progress_bar()
+    head = export_head(objects, name, folder, convert)
     typer.echo(f"{name}: {_told(objects, head)}")
-    typer.echo(f'Open it: open_clip.create_model_and_transforms("local-dir:{folder}")')
+    if form is Form.OPEN_CLIP:
+        typer.echo(f'Open it: open_clip.create_model_and_transforms("local-dir:{folder}")')
+    else:
+        typer.echo(
+            f'Open it: CLIPModel.from_pretrained("{folder}"), '
+            f'CLIPProcessor.from_pretrained("{folder}", backend="pil")'
+        )
 
 
 def open_at(url: str | None, block: str | None = None) -> "ObjectStore":

@@ -18,7 +18,8 @@ class DualEncoder(Protocol):
     """What the method asks of a model: two encoders, a scale, and torch's own module methods.
 
     `open_clip.model.CLIP` is one; so is any `torch.nn.Module` with the first three members. The
-    last three are `torch.nn.Module`'s, named here so that a caller's types need no intersection.
+    last three are `torch.nn.Module`'s, named here so that a caller's types need no intersection. A
+    model that was trained with a sigmoid loss has one member more, see `logit_bias_of`.
     """
 
     @property
@@ -67,23 +68,39 @@ def encode_texts(model: DualEncoder, tokens_BL: Tensor) -> Tensor:
     return unit_vectors(_at_least_fp32(model.encode_text(tokens_BL)), dim=-1)
 
 
-def similarity(a_BD: Tensor, b_KD: Tensor, scale: Tensor | float) -> Tensor:
+def similarity(
+    a_BD: Tensor, b_KD: Tensor, scale: Tensor | float, bias: Tensor | None = None
+) -> Tensor:
     """Compute logits (B, K): `scale` times the cosine of each row of `a_BD` and of `b_KD`.
 
-    Both are unit vectors; `scale` is exp(logit_scale), no unit. Source: docs/method.md steps 1, 2.
+    Both are unit vectors; `scale` is exp(logit_scale), no unit. `bias`, a sigmoid model's
+    logit_bias, is added to every logit. Source: docs/method.md steps 1, 2, and Sigmoid models.
     """
-    return scale * a_BD @ b_KD.T
+    logits_BK = scale * a_BD @ b_KD.T
+    return logits_BK if bias is None else logits_BK + bias
+
+
+def logit_bias_of(model: DualEncoder) -> Tensor | None:
+    """Give the logit_bias of a model that was trained with a sigmoid loss (SigLIP), detached.
+
+    None for a model whose loss was a softmax: it has no such member, or None for it. Source:
+    docs/method.md, Sigmoid models.
+    """
+    bias: Tensor | None = getattr(model, "logit_bias", None)
+    return None if bias is None else bias.detach()
 
 
 def trainable_parameters(model: DualEncoder) -> dict[str, Parameter]:
     """Collect every parameter that requires a gradient, by name, in the model's order.
 
-    Never `logit_scale`, which the method freezes. Source: docs/method.md, One step.
+    Never `logit_scale` and `logit_bias`, which the method freezes. Source: docs/method.md, One
+    step.
     """
+    frozen = (model.logit_scale, getattr(model, "logit_bias", None))
     return {
         name: parameter
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad and parameter is not model.logit_scale
+        if parameter.requires_grad and not any(parameter is each for each in frozen)
     }
 
 
@@ -93,5 +110,11 @@ def _at_least_fp32(features_BD: Tensor) -> Tensor:
 
 
 def freeze_logit_scale_(model: DualEncoder) -> None:
-    """Stop training the model's logit_scale. Source: docs/method.md, One step."""
+    """Stop training the model's logit_scale, and its logit_bias where it has one.
+
+    Source: docs/method.md, One step.
+    """
     model.logit_scale.requires_grad_(False)
+    bias: Tensor | None = getattr(model, "logit_bias", None)
+    if bias is not None:
+        bias.requires_grad_(False)

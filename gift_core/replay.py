@@ -12,8 +12,9 @@ from gift_core.alignment import image_text_alignment
 from gift_core.distillation import contrastive_distillation
 from gift_core.engine import Engine
 from gift_core.errors import DataError
-from gift_core.features import DualEncoder, PairFeatures, similarity
+from gift_core.features import DualEncoder, PairFeatures, logit_bias_of, similarity
 from gift_core.objective import Objective
+from gift_core.sigmoid_distillation import sigmoid_distillation
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,18 +79,18 @@ def replay_losses(
     """Compute contrastive distillation and image-text alignment of one batch, weighted.
 
     The teacher's logits use the student's logit_scale, which is frozen and so the teacher's too.
-    Source: docs/method.md steps 2 to 4.
+    A model with a logit_bias is distilled on its sigmoids. Source: docs/method.md steps 2 to 4, and
+    Sigmoid models.
     """
     replay.check(engine.ranks.size)
-    scale = student.logit_scale.detach().exp()
+    scale, bias = student.logit_scale.detach().exp(), logit_bias_of(student)
     pairs = encode_pairs(engine, replay)
     teacher_image_features_BD = replay.teacher.image_features_BD.to(pairs.image_features_BD.dtype)
     teacher_text_features_BD = replay.teacher.text_features_BD.to(pairs.text_features_BD.dtype)
-    student_logits_BB = similarity(pairs.image_features_BD, pairs.text_features_BD, scale)
-    teacher_logits_BB = similarity(teacher_image_features_BD, teacher_text_features_BD, scale)
-    distillation = contrastive_distillation(
-        student_logits_BB, teacher_logits_BB, objective.distillation.temperature
-    )
+    student_logits_BB = similarity(pairs.image_features_BD, pairs.text_features_BD, scale, bias)
+    teacher_logits_BB = similarity(teacher_image_features_BD, teacher_text_features_BD, scale, bias)
+    distil = contrastive_distillation if bias is None else sigmoid_distillation
+    distillation = distil(student_logits_BB, teacher_logits_BB, objective.distillation.temperature)
     alignment = image_text_alignment(
         student_logits_BB, replay.prompt_ids_B, objective.alignment.label_smoothing
     )

@@ -15,9 +15,10 @@ from gift_core.collapse import CollapseSettings, CollapseWatch
 from gift_core.engine import Engine, plain_engine
 from gift_core.errors import DataError, Diverged
 from gift_core.features import DualEncoder, freeze_logit_scale_, trainable_parameters
+from gift_core.freezing import Trained, freeze_towers_
 from gift_core.objective import Objective
 from gift_core.schedule import learning_rate_at
-from gift_core.settings import Settings
+from gift_core.settings import Settings, added
 from gift_core.step import Anchor, ReplayBatch, StepReport, TaskBatch, gift_step
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -77,6 +78,9 @@ class FinetuneSettings(Settings):
         default=CollapseSettings(),
         description="When a run counts as diverged though its numbers are finite (paper: never)",
     )
+    trained: Trained = added(
+        Trained(), description="What of the model learns (paper: both towers, all weights)"
+    )
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
@@ -128,10 +132,12 @@ class TrainingState:
     ) -> Self:
         """Begin with the student as it is: its weights are the anchor, its logit_scale is frozen.
 
-        The student is left in train mode. `engine` is how steps are computed; the default is one
-        process in the model's own numbers.
+        So are the towers that `settings.trained` leaves out; low-rank updates must be in the
+        student by then. The student is left in train mode. `engine` is how steps are computed; the
+        default is one process in the model's own numbers.
         """
         freeze_logit_scale_(student)
+        freeze_towers_(student, settings.trained)
         student.train()
         held = settings.objective.consolidation.weight > 0.0
         return cls(

@@ -7,7 +7,7 @@ a file for each checkpoint, and `learnt/` (the new model).
 
 import signal
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,12 +20,14 @@ from torch import Tensor
 from gift_core.collectives import Ranks, any_rank
 from gift_core.engine import Precision, default_precision, make_engine, matrix_precision
 from gift_core.errors import GiftError
+from gift_core.freezing import Trained, freeze_towers_
 from gift_core.step import ReplayBatch, TaskBatch
 from gift_core.training import FinetuneSettings, TrainingState, train
 from tasks.check import PlannedTask
 from tasks.data.loaders import augmented_batches, default_workers
 from tasks.manifests import Record
 from tasks.models.encoders import Encoder, export_tuned, load_encoder
+from tasks.models.towers import Towers
 from tasks.replay import ReplaySet
 from tasks.sequence import ExecutionSettings
 from tasks.store.checkpoints import load_tensors, save_tensors
@@ -77,6 +79,7 @@ def learn(job: LearningJob, ranks: Ranks, device: torch.device) -> Generator[Eve
     student.model.recompute = job.execution.recompute
     precision = precision_of(settings, device)
     torch.manual_seed(job.seed + ranks.rank)
+    merge_ = _choose_what_learns(student.model, settings.trained)
     if job.execution.compile:
         reason = student.model.compile_or_say_why(*_example(student, job))
         if reason:
@@ -97,8 +100,22 @@ def learn(job: LearningJob, ranks: Ranks, device: torch.device) -> Generator[Eve
                     text = f"{job.planned.name}: stopped after step {state.step}"
                     raise Interrupted(text, asked[0] if asked else signal.SIGTERM)
     if ranks.rank == 0:
+        merge_()
         (job.folder / LEARNT).mkdir()
         export_tuned(student.model, job.folder / PARENT, job.folder / LEARNT)
+
+
+def _choose_what_learns(model: Towers, trained: Trained) -> Callable[[], None]:
+    """Freeze what does not learn, and give what makes the model open_clip's own again.
+
+    Before the processes join: they then share the gradients of what learns, and no others.
+    """
+    freeze_towers_(model, trained)
+    if trained.lora is None:
+        return lambda: None
+    from tasks.models.lora import LowRankUpdates  # peft takes seconds: only where it is asked for
+
+    return LowRankUpdates(model, trained).merge_
 
 
 def _is_due(step: int, job: LearningJob) -> bool:

@@ -6,13 +6,15 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import open_clip
 import torch
+from open_clip.hf_configs import arch_dict
+from open_clip.hf_model import HFTextEncoder
 from PIL import Image
 from pydantic import Field
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from gift_core.errors import GiftError, SettingsError, StoreError
@@ -21,10 +23,13 @@ from gift_core.settings import Settings
 from tasks.digests import digest_of_files, sha256_of_file
 from tasks.models.preprocessing import preprocessing_of
 from tasks.models.towers import Towers
+from tasks.models.weights import as_safetensors, check_weights
 from tasks.store.checkpoints import save_tensors
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
+TEXT_CONFIG = "config.json"
+"""Of a text tower that transformers builds, kept so that nothing is asked of the hub."""
 MAX_CONFIG_BYTES = 1_000_000
 MAX_CONFIG_NUMBER = 1_000_000
 MAX_LAYERS = 1000
@@ -98,7 +103,7 @@ def check_model(settings: ModelSettings) -> str:
             f"for example one of {_shown_tags(name)}"
         )
     if os.path.isfile(settings.pretrained):
-        _check_weights(Path(settings.pretrained))
+        check_weights(Path(settings.pretrained))
         return f"{name}:{sha256_of_file(Path(settings.pretrained))}"
     if open_clip.get_pretrained_cfg(name, settings.pretrained):
         return f"{name}:{settings.pretrained}"
@@ -116,18 +121,19 @@ def _check_local_dir(folder: Path) -> str:
                 "so it is not a model in open_clip's local-dir form"
             )
     _check_config(folder / CONFIG)
-    _check_weights(folder / WEIGHTS)
+    check_weights(folder / WEIGHTS)
     return digest_of_files(folder)
 
 
 def _check_config(path: Path) -> None:
     """SettingsError for a config that is none, or that would build a model without end."""
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ValueError(f"more than {MAX_CONFIG_BYTES:,} bytes")
-        config = json.loads(path.read_bytes())
+        config = _bounded_json(path)
         parts = [config["model_cfg"][name] for name in ("vision_cfg", "text_cfg")]
         _check_numbers(config["model_cfg"])
+        if (text := _text_config(path.parent, config)) is not None:
+            _check_numbers(text)
+            parts.append({"layers": text.get("num_hidden_layers", 0)})
         if any(layers > MAX_LAYERS for part in parts for layers in _layers(part)):
             raise ValueError(f"more than {MAX_LAYERS} layers")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -135,6 +141,13 @@ def _check_config(path: Path) -> None:
             f"model.architecture: {path} is no config of an open_clip model ({error!r}); "
             "take the one that belongs to the weights"
         ) from None
+
+
+def _bounded_json(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise ValueError(f"{path.name} has more than {MAX_CONFIG_BYTES:,} bytes")
+    content: dict[str, Any] = json.loads(path.read_bytes())
+    return content
 
 
 def _layers(part: dict[str, Any]) -> list[int]:
@@ -148,21 +161,6 @@ def _check_numbers(value: object) -> None:
             _check_numbers(inner)
     elif isinstance(value, int | float) and not abs(value) <= MAX_CONFIG_NUMBER:
         raise ValueError(f"it holds the number {value}")
-
-
-def _check_weights(path: Path) -> None:
-    """SettingsError for weights that are not tensors alone: a pickle may hold a program."""
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                file.keys()
-        else:
-            torch.load(path, map_location="meta", weights_only=True)
-    except Exception as error:  # a file can be wrong in as many ways as there are bytes
-        raise SettingsError(
-            f"model: {path} holds no weights that can be read safely ({error}); convert it to "
-            "safetensors where it comes from"
-        ) from None
 
 
 def _shown_tags(name: str) -> str:
@@ -182,7 +180,11 @@ def load_encoder(folder: Path, device: torch.device) -> Encoder:
 def export_pretrained(settings: ModelSettings, folder: Path) -> None:
     """Write theta_0 to `folder` in `local-dir:` form, fp32; SettingsError when it cannot be had."""
     try:
-        encoder = _load(settings.architecture, settings.pretrained, torch.device("cpu"))
+        with TemporaryDirectory(prefix="gift-") as temporary:
+            weights = settings.pretrained
+            if weights is not None and os.path.isfile(weights):
+                weights = str(as_safetensors(Path(weights), Path(temporary)))
+            encoder = _load(settings.architecture, weights, torch.device("cpu"))
     except GiftError:
         raise
     except Exception as error:  # as above
@@ -194,6 +196,7 @@ def export_pretrained(settings: ModelSettings, folder: Path) -> None:
         _copy_all_but_weights(Path(settings.architecture.removeprefix(LOCAL_DIR)), folder)
     else:
         _write_config(settings.architecture, encoder.model.clip, folder)
+    _write_text_config(encoder.model.clip, folder)
     _write_weights(encoder.model.clip, folder)
 
 
@@ -205,7 +208,12 @@ def export_tuned(model: Towers, parent_folder: Path, folder: Path) -> None:
 
 def _load(name: str, pretrained: str | None, device: torch.device) -> Encoder:
     model, augmentation, preprocessing = open_clip.create_model_and_transforms(
-        name, pretrained=pretrained, device=device, precision="fp32", weights_only=True
+        name,
+        pretrained=pretrained,
+        device=device,
+        precision="fp32",
+        weights_only=True,
+        **_own_text_config(name),
     )
     freeze_logit_scale_(model)
     pictures = preprocessing_of(augmentation, preprocessing)
@@ -227,6 +235,27 @@ def _load(name: str, pretrained: str | None, device: torch.device) -> Encoder:
     )
 
 
+def _own_text_config(name: str) -> dict[str, dict[str, Any]]:
+    """For open_clip: build a kept model's text tower from the kept config, not from the hub's."""
+    if not name.startswith(LOCAL_DIR):
+        return {}
+    folder = Path(name.removeprefix(LOCAL_DIR))
+    config = _bounded_json(folder / CONFIG)
+    if _text_config(folder, config) is None:
+        return {}
+    kept = {"hf_model_name": str(folder), "hf_model_pretrained": False}
+    return {"text_cfg": config["model_cfg"]["text_cfg"] | kept}
+
+
+def _text_config(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """The kept config of a text tower of transformers; other files may bear its name."""
+    path = folder / TEXT_CONFIG
+    if "hf_model_name" not in config["model_cfg"]["text_cfg"] or not os.path.isfile(path):
+        return None
+    text = _bounded_json(path)
+    return text if text.get("model_type") in arch_dict else None
+
+
 def _copy_all_but_weights(source: Path, folder: Path) -> None:
     for path in sorted(source.iterdir()):
         if path.is_file() and path.suffix not in {".safetensors", ".bin", ".pth", ".pt"}:
@@ -243,6 +272,12 @@ def _write_config(name: str, model: nn.Module, folder: Path) -> None:
     if isinstance(tokenizer, open_clip.tokenizer.HFTokenizer):
         tokenizer.save_pretrained(folder)
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _write_text_config(model: nn.Module, folder: Path) -> None:
+    text = getattr(model, "text", None)
+    if isinstance(text, HFTextEncoder):
+        (folder / TEXT_CONFIG).write_text(text.config.to_json_string())
 
 
 def _write_weights(model: nn.Module, folder: Path) -> None:

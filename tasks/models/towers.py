@@ -6,16 +6,22 @@ The weights, names and results are open_clip's; only what cannot reach the resul
   (`gift_core.packing`);
 - in the last block of each tower, everything but the token that is pooled.
 
-A tower that is built otherwise (a residual network, a text tower without a causal mask) runs as
-open_clip runs it.
+A tower that is built otherwise (a residual network, one of timm or of transformers, a text tower
+without a causal mask, as SigLIP's) runs as open_clip runs it, over the full length of its texts.
+
+Batch normalisation keeps the statistics that it was trained with, also while a task is learnt:
+else a batch's features would depend on its other images, and a student would begin apart from its
+teacher.
 
 Letters: B images, T tokens of an image, K texts, U distinct ones, L tokens of the longest, N nodes,
 H heads, D width.
 """
 
 from collections.abc import Iterator
+from typing import Self
 
 import torch
+from open_clip.coca_model import CoCa
 from open_clip.model import CLIP
 from open_clip.transformer import (
     ResidualAttentionBlock,
@@ -24,10 +30,15 @@ from open_clip.transformer import (
     VisionTransformer,
 )
 from torch import Tensor, nn
-from torch.nn.functional import embedding, linear, scaled_dot_product_attention
+from torch.nn.functional import embedding, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from gift_core.packing import PackedTexts, pack_texts
+from tasks.models.split_attention import (
+    joint_query_key_value,
+    query_and_key_value,
+    query_key_value,
+)
 
 
 class Towers(nn.Module):
@@ -40,17 +51,47 @@ class Towers(nn.Module):
     def __init__(self, clip: nn.Module) -> None:
         super().__init__()
         self.clip = clip
-        self.recompute = False
-        """Keep only the blocks' inputs and compute the rest again in the backward pass."""
+        self._recompute = False
         self._image_features = self._pruned_image_features
         self._text_features = self._packed_text_features
         self.packs_texts = _is_causal(_text_tower(clip))
         self.prunes_images = _is_plain_vision(clip.visual)
+        if isinstance(clip, CoCa):
+            clip.text_decoder.requires_grad_(False)  # it writes captions: no feature depends on it
+
+    @property
+    def recompute(self) -> bool:
+        """Keep only the blocks' inputs and compute the rest again in the backward pass."""
+        return self._recompute
+
+    @recompute.setter
+    def recompute(self, value: bool) -> None:
+        self._recompute = value
+        if value:  # for a tower that runs as its library runs it, where that can do so
+            self.clip.set_grad_checkpointing(True)
 
     @property
     def logit_scale(self) -> Tensor:
         """See DualEncoder."""
         return self.clip.logit_scale
+
+    @property
+    def logit_bias(self) -> Tensor | None:
+        """A sigmoid model's, see `logit_bias_of`; None in all others."""
+        return getattr(self.clip, "logit_bias", None)
+
+    @property
+    def text_tower(self) -> nn.Module:
+        """The module that holds the text tower's parts: a CLIP itself, or another's `text`."""
+        return _text_tower(self.clip)
+
+    def train(self, mode: bool = True) -> Self:
+        """As in `torch.nn.Module`, but batch normalisation stays in evaluation mode."""
+        super().train(mode)
+        for module in self.clip.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
@@ -84,7 +125,9 @@ class Towers(nn.Module):
 
     def encode_image(self, image: Tensor, normalize: bool = False) -> Tensor:
         """See DualEncoder."""
-        features = self._image_features(image) if self.prunes_images else self.clip.visual(image)
+        features = (
+            self._image_features(image) if self.prunes_images else self.clip.encode_image(image)
+        )
         return nn.functional.normalize(features, dim=-1) if normalize else features
 
     def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor:
@@ -124,19 +167,18 @@ class Towers(nn.Module):
         return embedding(packed.rows_K, x_UD)
 
     def _run(self, function, *arguments):  # noqa: ANN001, ANN002, ANN202 - as of `function`
-        if self.recompute and torch.is_grad_enabled():
+        if self._recompute and torch.is_grad_enabled():
             return checkpoint(function, *arguments, use_reentrant=False)
         return function(*arguments)
 
 
 def _image_block(block: ResidualAttentionBlock, x_BTD: Tensor) -> Tensor:
     attention = block.attn
-    num_images, num_tokens, width = x_BTD.shape
-    qkv = linear(block.ln_1(x_BTD), attention.in_proj_weight, attention.in_proj_bias)
+    num_images, num_tokens, _ = x_BTD.shape
     # Split, not viewed as one tensor of three: the backward pass then copies the gradients once.
     q, k, v = (
         part.view(num_images, num_tokens, attention.num_heads, -1).transpose(1, 2)
-        for part in qkv.split(width, dim=-1)
+        for part in query_key_value(attention, block.ln_1(x_BTD))
     )
     mixed_BTD = scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x_BTD.shape)
     return _after_attention(block, x_BTD, mixed_BTD)
@@ -147,11 +189,8 @@ def _last_image_block(block: ResidualAttentionBlock, x_BTD: Tensor) -> Tensor:
     attention = block.attn
     num_images, num_tokens, width = x_BTD.shape
     normed_BTD = block.ln_1(x_BTD)
-    q_weight, kv_weight = attention.in_proj_weight.split([width, 2 * width])
-    q_bias, kv_bias = attention.in_proj_bias.split([width, 2 * width])
-    q = linear(normed_BTD[:, :1], q_weight, q_bias)
+    q, kv = query_and_key_value(attention, normed_BTD[:, :1], normed_BTD)
     q = q.view(num_images, 1, attention.num_heads, -1).transpose(1, 2)
-    kv = linear(normed_BTD, kv_weight, kv_bias)
     k, v = kv.view(num_images, num_tokens, 2, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     mixed_BD = scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(num_images, width)
     return _after_attention(block, x_BTD[:, 0], mixed_BD)
@@ -161,8 +200,7 @@ def _text_block(block: ResidualAttentionBlock, x_ND: Tensor, packed: PackedTexts
     """Layers run over the nodes, attention over the texts; each node is taken from one text."""
     attention = block.attn
     num_texts, length = packed.paths_UL.shape
-    qkv_N = linear(block.ln_1(x_ND), attention.in_proj_weight, attention.in_proj_bias)
-    qkv = embedding(packed.paths_UL, qkv_N)
+    qkv = embedding(packed.paths_UL, joint_query_key_value(attention, block.ln_1(x_ND)))
     q, k, v = qkv.view(num_texts, length, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     mixed = scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
     mixed_ND = embedding(packed.places_N, mixed.reshape(num_texts * length, -1))
@@ -176,11 +214,9 @@ def _last_text_block(block: ResidualAttentionBlock, x_ND: Tensor, packed: Packed
     width = x_ND.shape[1]
     normed_ND = block.ln_1(x_ND)
     ends_U = packed.paths_UL[:, -1]  # the filling repeats the pooled token
-    q_weight, kv_weight = attention.in_proj_weight.split([width, 2 * width])
-    q_bias, kv_bias = attention.in_proj_bias.split([width, 2 * width])
-    q = linear(embedding(ends_U, normed_ND), q_weight, q_bias)
+    q, kv_N = query_and_key_value(attention, embedding(ends_U, normed_ND), normed_ND)
     q = q.view(num_texts, 1, attention.num_heads, -1).transpose(1, 2)
-    kv = embedding(packed.paths_UL, linear(normed_ND, kv_weight, kv_bias))
+    kv = embedding(packed.paths_UL, kv_N)
     k, v = kv.view(num_texts, length, 2, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     positions_L = torch.arange(length, device=x_ND.device)
     inside = (positions_L[None, :] <= packed.ends_U[:, None])[:, None, None, :]

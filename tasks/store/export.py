@@ -1,10 +1,10 @@
 """Export: the model at a sequence's head as a folder that open_clip opens."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 
 from gift_core.errors import SettingsError, StoreError
 from tasks.manifests import ModelManifest
@@ -22,11 +22,18 @@ def need_head(store: ObjectStore, sequence: str) -> HeadEntry:
     return head
 
 
-def export_head(store: ObjectStore, sequence: str, folder: Path) -> HeadEntry:
+def export_head(
+    store: ObjectStore,
+    sequence: str,
+    folder: Path,
+    convert: Callable[[Path, Path], None] | None = None,
+) -> HeadEntry:
     """Put the head's model into a new folder in `local-dir:` form, each file verified.
 
-    The folder appears whole or not at all. Raises SettingsError when it is there and not empty or
-    the sequence has no head, StoreError when the model is missing or altered.
+    `convert`, where it is given, makes another form of it, from one folder into another. The
+    folder appears whole or not at all. Raises SettingsError when it is there and not empty or
+    the sequence has no head, StoreError when the model is missing or altered, and what `convert`
+    raises.
     """
     head = need_head(store, sequence)
     manifest = find_output(store, ModelManifest, *head.model.output.split("/"))
@@ -37,7 +44,12 @@ def export_head(store: ObjectStore, sequence: str, folder: Path) -> HeadEntry:
             "or run the sequence again"
         )
     with new_folder(folder) as made:
-        fetch_output(store, manifest, made)
+        if convert is None:
+            fetch_output(store, manifest, made)
+        else:
+            with TemporaryDirectory(prefix="gift-") as fetched:
+                fetch_output(store, manifest, Path(fetched))
+                convert(Path(fetched), made)
     return head
 
 

@@ -132,6 +132,10 @@ def test_the_head_is_exported_verified_and_opens(
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
     code, _, error = gift("export", "tiny", str(folder), "--store", store.url)
     assert (code, "is not an empty folder" in error) == (2, True)
+    other = ("export", "tiny", str(folder.parent / "hf"), "--format", "transformers")
+    code, out, error = gift(*other, "--store", store.url)
+    assert (code, "CLIPModel.from_pretrained" in out, error) == (0, True, "")
+    assert (folder.parent / "hf" / "processor_config.json").is_file()
     weights = made.file("open_clip_model.safetensors").path
     data = bytearray(store.read_bytes(weights))
     data[-1] ^= 1

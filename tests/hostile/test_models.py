@@ -38,10 +38,9 @@ def test_weights_that_hold_a_program_are_refused_and_it_does_not_run(
     weights, mark = tmp_path / name, tmp_path / "mark"
     torch.save({"state_dict": {"a": torch.zeros(1)}, "x": Program(mark)}, weights)
     settings = ModelSettings(architecture="RN50", pretrained=str(weights))
-    with pytest.raises(SettingsError, match="holds no weights that can be read safely"):
-        check_model(settings)
-    with pytest.raises(SettingsError, match="open_clip could not load"):
-        export_pretrained(settings, tmp_path)
+    for use in (check_model, lambda each: export_pretrained(each, tmp_path)):
+        with pytest.raises(SettingsError, match="holds no weights that can be read safely"):
+            use(settings)
     assert not mark.exists()
 
 
