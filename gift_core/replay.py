@@ -1,7 +1,7 @@
 """The replay side of a step: B synthetic pairs, and the two losses on them.
 
-Shapes: B pairs, b of them on this rank, P distinct prompts of the batch, D features, C x H x W an
-image's channels, height and width, L tokens of a prompt.
+Shapes: B pairs, b of them on this rank, P distinct prompts of the batch, M texts that are known, D
+features, C x H x W an image's channels, height and width, L tokens of a prompt.
 """
 
 from dataclasses import dataclass
@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gift_core.alignment import image_text_alignment
-from gift_core.distillation import contrastive_distillation
+from gift_core.distillation import (
+    Distillation,
+    contrastive_distillation,
+    feature_distillation,
+    reverse_distillation,
+)
 from gift_core.engine import Engine
-from gift_core.errors import DataError
+from gift_core.errors import DataError, SettingsError
 from gift_core.features import DualEncoder, PairFeatures, similarity
 from gift_core.objective import Objective
 
@@ -23,7 +28,8 @@ class ReplayBatch:
     `images_bCHW` is floating, preprocessed for the model: all pairs' images, or this rank's rows
     of them where several compute a step. The rest is the whole batch's: `prompt_tokens_PL` holds
     each distinct prompt once, int64; `prompt_ids_B` is, for each pair, the row of its prompt in
-    `prompt_tokens_PL`, int64; `teacher` holds the frozen teacher's unit vectors of the B pairs.
+    `prompt_tokens_PL`, int64; `teacher` holds the frozen teacher's unit vectors of the B pairs, and
+    `known_texts_MD` those of every prompt known before the task, where these are distilled on.
     Raises DataError when the numbers of pairs differ.
     """
 
@@ -31,6 +37,7 @@ class ReplayBatch:
     prompt_tokens_PL: Tensor
     prompt_ids_B: Tensor
     teacher: PairFeatures
+    known_texts_MD: Tensor | None = None
 
     def __post_init__(self) -> None:
         found = {
@@ -75,27 +82,75 @@ def encode_pairs(engine: Engine, replay: ReplayBatch) -> PairFeatures:
 def replay_losses(
     student: DualEncoder, replay: ReplayBatch, objective: Objective, engine: Engine
 ) -> ReplayLosses:
-    """Compute contrastive distillation and image-text alignment of one batch, weighted.
+    """Compute distillation and image-text alignment of one batch, weighted.
 
     The teacher's logits use the student's logit_scale, which is frozen and so the teacher's too.
-    Source: docs/method.md steps 2 to 4.
+    Raises SettingsError when known texts are distilled on and the batch has none. Source:
+    docs/method.md steps 2 to 4.
     """
     replay.check(engine.ranks.size)
     scale = student.logit_scale.detach().exp()
-    pairs = encode_pairs(engine, replay)
-    teacher_image_features_BD = replay.teacher.image_features_BD.to(pairs.image_features_BD.dtype)
-    teacher_text_features_BD = replay.teacher.text_features_BD.to(pairs.text_features_BD.dtype)
-    student_logits_BB = similarity(pairs.image_features_BD, pairs.text_features_BD, scale)
-    teacher_logits_BB = similarity(teacher_image_features_BD, teacher_text_features_BD, scale)
-    distillation = contrastive_distillation(
-        student_logits_BB, teacher_logits_BB, objective.distillation.temperature
+    encoded = encode_pairs(engine, replay)
+    dtype = encoded.image_features_BD.dtype
+    teacher = PairFeatures(
+        replay.teacher.image_features_BD.to(dtype), replay.teacher.text_features_BD.to(dtype)
     )
+    pairs = _learning_side(encoded, teacher, objective.distillation)
+    student_logits_BB = similarity(pairs.image_features_BD, pairs.text_features_BD, scale)
+    if objective.distillation.texts == "known":
+        distillation = _on_known_texts(replay, encoded, teacher, objective.distillation, scale)
+    elif objective.distillation.kind == "feature-mse":
+        distillation = feature_distillation(
+            encoded.image_features_BD, teacher.image_features_BD
+        ) + feature_distillation(encoded.text_features_BD, teacher.text_features_BD)
+    else:
+        teacher_logits_BB = similarity(teacher.image_features_BD, teacher.text_features_BD, scale)
+        distillation = _compared(student_logits_BB, teacher_logits_BB, objective.distillation)
     alignment = image_text_alignment(
         student_logits_BB, replay.prompt_ids_B, objective.alignment.label_smoothing
     )
     matched_B = replay.prompt_ids_B[student_logits_BB.detach().argmax(dim=1)] == replay.prompt_ids_B
+    if engine.ranks.size > 1:  # every rank's backward pass must reach every weight
+        unused = encoded.image_features_BD.sum() + encoded.text_features_BD.sum()
+        distillation = distillation + 0.0 * unused
     return ReplayLosses(
         distillation=objective.distillation.weight * distillation,
         alignment=objective.alignment.weight * alignment,
         accuracy=100.0 * matched_B.to(student_logits_BB.dtype).mean(),
     )
+
+
+def _learning_side(
+    student: PairFeatures, teacher: PairFeatures, settings: Distillation
+) -> PairFeatures:
+    """The student's features, with the teacher's in place of the tower that does not learn."""
+    if settings.kind == "images-only":
+        return PairFeatures(student.image_features_BD, teacher.text_features_BD)
+    if settings.kind == "texts-only":
+        return PairFeatures(teacher.image_features_BD, student.text_features_BD)
+    return student
+
+
+def _on_known_texts(
+    replay: ReplayBatch,
+    student: PairFeatures,
+    teacher: PairFeatures,
+    settings: Distillation,
+    scale: Tensor,
+) -> Tensor:
+    """Compare images with the teacher's texts of all that was known: only images learn from it."""
+    if replay.known_texts_MD is None:
+        raise SettingsError(
+            "objective.distillation: texts is known, but the replay batch has no known texts; "
+            "give it the teacher's features of them"
+        )
+    texts_MD = replay.known_texts_MD.to(student.image_features_BD.dtype)
+    student_BM = similarity(student.image_features_BD, texts_MD, scale)
+    teacher_BM = similarity(teacher.image_features_BD, texts_MD, scale)
+    return _compared(student_BM, teacher_BM, settings)
+
+
+def _compared(student_BM: Tensor, teacher_BM: Tensor, settings: Distillation) -> Tensor:
+    reverse = settings.kind == "reverse-kl"
+    compare = reverse_distillation if reverse else contrastive_distillation
+    return compare(student_BM, teacher_BM, settings.temperature)

@@ -3,22 +3,26 @@
 Its state between two steps is a few tensors: saved and restored, a run goes on as if unbroken.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from gift_core.averaging import Averaging, RunningMean
 from gift_core.collapse import CollapseSettings, CollapseWatch
 from gift_core.engine import Engine, plain_engine
 from gift_core.errors import DataError, Diverged
 from gift_core.features import DualEncoder, freeze_logit_scale_, trainable_parameters
+from gift_core.learning_data import LearningData
 from gift_core.objective import Objective
+from gift_core.restoring import copy_saved_
 from gift_core.schedule import learning_rate_at
-from gift_core.settings import Settings
+from gift_core.settings import Settings, added
 from gift_core.step import Anchor, ReplayBatch, StepReport, TaskBatch, gift_step
+from gift_core.teacher import Teacher
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -77,6 +81,15 @@ class FinetuneSettings(Settings):
         default=CollapseSettings(),
         description="When a run counts as diverged though its numbers are finite (paper: never)",
     )
+    teacher: Teacher = added(
+        Teacher(), description="Whom the student imitates (paper: the model before the task)"
+    )
+    averaging: Averaging = added(
+        Averaging(), description="Which average of weights a task leaves (paper: the last step's)"
+    )
+    data: LearningData = added(
+        LearningData(), description="What is learnt on beside the task's images (paper: pairs)"
+    )
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
@@ -121,27 +134,49 @@ class TrainingState:
     watch: CollapseWatch
     step: int = 0
     replay_accuracies: list[float] = field(default_factory=list)
+    ensemble: RunningMean | None = None
 
     @classmethod
     def start(
-        cls, student: DualEncoder, settings: FinetuneSettings, engine: Engine | None = None
+        cls,
+        student: DualEncoder,
+        settings: FinetuneSettings,
+        engine: Engine | None = None,
+        fisher: Sequence[Tensor] | None = None,
     ) -> Self:
         """Begin with the student as it is: its weights are the anchor, its logit_scale is frozen.
 
         The student is left in train mode. `engine` is how steps are computed; the default is one
-        process in the model's own numbers.
+        process in the model's own numbers. `fisher` is what consolidation of kind ewc holds by, in
+        the order of `trainable_parameters`.
         """
         freeze_logit_scale_(student)
         student.train()
-        held = settings.objective.consolidation.weight > 0.0
+        held = settings.objective.consolidation.weight > 0.0 or settings.averaging.mixes
+        anchor = Anchor.of(student) if held else Anchor(())
+        if settings.objective.is_static:
+            anchor = replace(anchor, fisher=RunningMean.empty(anchor.parameters))
+        elif fisher is not None:
+            anchor = replace(anchor, fisher=RunningMean(tuple(fisher), 1))
+        averages = settings.averaging.ensemble_every is not None
+        start = list(trainable_parameters(student).values())
         return cls(
             student=student,
             settings=settings,
             engine=engine or plain_engine(student),
             optimizer=make_optimizer(student, settings),
-            anchor=Anchor.of(student) if held else Anchor(()),
+            anchor=anchor,
             watch=CollapseWatch(settings.collapse),
+            ensemble=RunningMean.starting_with(start) if averages else None,
         )
+
+    @property
+    def _running(self) -> dict[str, RunningMean]:
+        """The means that grow from step to step, by the name that a checkpoint has them under."""
+        means = {"ensemble": self.ensemble}
+        if self.settings.objective.is_static:
+            means["static_fisher"] = self.anchor.fisher
+        return {name: mean for name, mean in means.items() if mean is not None}
 
     def tensors(self) -> dict[str, Tensor]:
         """All that `restore_` needs, by name: views, so copy or write them before the next step."""
@@ -162,6 +197,8 @@ class TrainingState:
             tensors[f"weight.{name}"] = parameter.detach()
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"{key}.{name}"] = value
+        for name, mean in self._running.items():
+            tensors |= mean.saved(name, list(parameters))
         return tensors
 
     def restore_(self, tensors: Mapping[str, Tensor]) -> None:
@@ -170,7 +207,7 @@ class TrainingState:
         device = next(iter(parameters.values())).device
         try:
             for name, parameter in parameters.items():
-                _restore_weight_(parameter, tensors[f"weight.{name}"])
+                copy_saved_(parameter, tensors[f"weight.{name}"], name)
                 self.optimizer.state[parameter] = {
                     key: tensors[f"{key}.{name}"].clone().to(device if key != "step" else "cpu")
                     for key in ("step", "exp_avg", "exp_avg_sq")
@@ -182,6 +219,8 @@ class TrainingState:
                     "_growth_tracker": int(tensors["scaler.growth"].item()),
                 }
                 self.engine.scaler.load_state_dict(scaler)
+            for name, mean in self._running.items():
+                mean.restore_(name, list(parameters), tensors)
             torch.set_rng_state(tensors["random.cpu"].cpu())
             if device.type == "cuda":
                 torch.cuda.set_rng_state(tensors["random.cuda"].cpu(), device)
@@ -247,14 +286,7 @@ def train(
             ) from error
         state.step += 1
         state.see(report)
+        every = settings.averaging.ensemble_every
+        if state.ensemble is not None and every is not None and state.step % every == 0:
+            state.ensemble.see_(list(trainable_parameters(state.student).values()))
         yield report
-
-
-@torch.no_grad()
-def _restore_weight_(parameter: torch.nn.Parameter, saved: Tensor) -> None:
-    if parameter.shape != saved.shape:
-        raise DataError(
-            f"checkpoint: a weight of shape {tuple(saved.shape)} where the model has "
-            f"{tuple(parameter.shape)}, so it belongs to another run; delete it"
-        )
-    parameter.copy_(saved)
