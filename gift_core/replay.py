@@ -110,7 +110,7 @@ def replay_losses(
         student_logits_BB, replay.prompt_ids_B, objective.alignment.label_smoothing
     )
     matched_B = replay.prompt_ids_B[student_logits_BB.detach().argmax(dim=1)] == replay.prompt_ids_B
-    if engine.ranks.size > 1:  # every rank's backward pass must reach every weight
+    if engine.ranks.size > 1 and pairs is not encoded:  # a backward pass must reach every weight
         unused = encoded.image_features_BD.sum() + encoded.text_features_BD.sum()
         distillation = distillation + 0.0 * unused
     return ReplayLosses(
