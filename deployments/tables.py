@@ -16,7 +16,9 @@ SHOWN_METRICS = ("transfer", "average", "last", "learned", "forgetting")
 
 def matrix_table(manifest: SequenceManifest) -> Table:
     """The accuracy matrix in percent, zero-shot row first; what was just learnt is bold."""
-    table = Table(title=_shown(f"{manifest.name} ({manifest.method})"), title_justify="left")
+    old_data = ", with images of other tasks" if manifest.keeps_old_data else ""
+    title = _shown(f"{manifest.name} ({manifest.method}{old_data})")
+    table = Table(title=title, title_justify="left")
     table.add_column("percent after")
     for name in (*manifest.tasks, *manifest.panel):
         table.add_column(_shown(name), justify="right")
