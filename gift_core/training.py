@@ -286,7 +286,12 @@ def train(
             ) from error
         state.step += 1
         state.see(report)
-        every = settings.averaging.ensemble_every
-        if state.ensemble is not None and every is not None and state.step % every == 0:
-            state.ensemble.see_(list(trainable_parameters(state.student).values()))
+        _average_(state)
         yield report
+
+
+def _average_(state: TrainingState) -> None:
+    """Take the weights into the ensemble when it is their turn."""
+    every = state.settings.averaging.ensemble_every
+    if state.ensemble is not None and every is not None and state.step % every == 0:
+        state.ensemble.see_(list(trainable_parameters(state.student).values()))

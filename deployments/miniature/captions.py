@@ -21,10 +21,10 @@ FIRST_SEED = 4_000_000
 TEMPLATE = "a photo of a {}."
 
 
-def captioned() -> list[ReplayPair]:
-    """Twenty pictures of each of the 82 concepts, with the caption that replay prompts have."""
+def captioned(pictures_a_name: int = PICTURES_A_NAME) -> list[ReplayPair]:
+    """So many pictures of each of the 82 concepts, with the caption that replay prompts have."""
     pairs = []
-    for number in range(PICTURES_A_NAME * len(SEEN)):
+    for number in range(pictures_a_name * len(SEEN)):
         name, seed = SEEN[number % len(SEEN)], FIRST_SEED + number
         buffer = io.BytesIO()
         kind = "pattern" if name in PATTERNS else "shape"
