@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from deployments.compare_cli import comparing
 from deployments.data_cli import SequenceFile, data
 from deployments.embedded import set_embedded_defaults, without_heartbeats
 from deployments.pairs_cli import pairs
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.add_typer(data, name="data")
 app.add_typer(pairs, name="pairs")
 app.add_typer(registry)  # without a name of its own: its commands stand beside `run`
+app.add_typer(comparing)
 
 StoreUrl = Annotated[
     str | None, typer.Option("--store", help="A folder or s3://bucket/prefix, over the file's")
@@ -39,7 +41,7 @@ def run(
     file: SequenceFile,
     store: StoreUrl = None,
     method: Annotated[
-        str | None, typer.Option(help="gift, finetune or l2, over the file's")
+        str | None, typer.Option(help="gift, finetune, l2, ewc, zscl, ..., over the file's")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed, over the file's")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the sequence, over the file's")] = None,

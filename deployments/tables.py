@@ -1,11 +1,14 @@
 """Accuracy matrices and metrics as tables for a terminal; names are shown, never obeyed."""
 
+from collections.abc import Sequence
+
 from rich.columns import Columns
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
 from gift_core.errors import one_line
+from tasks.comparison import Compared, shown_metrics
 from tasks.manifests import SequenceManifest
 
 SHOWN_METRICS = ("transfer", "average", "last", "learned", "forgetting")
@@ -13,7 +16,9 @@ SHOWN_METRICS = ("transfer", "average", "last", "learned", "forgetting")
 
 def matrix_table(manifest: SequenceManifest) -> Table:
     """The accuracy matrix in percent, zero-shot row first; what was just learnt is bold."""
-    table = Table(title=_shown(f"{manifest.name} ({manifest.method})"), title_justify="left")
+    old_data = ", with images of other tasks" if manifest.keeps_old_data else ""
+    title = _shown(f"{manifest.name} ({manifest.method}{old_data})")
+    table = Table(title=title, title_justify="left")
     table.add_column("percent after")
     for name in (*manifest.tasks, *manifest.panel):
         table.add_column(_shown(name), justify="right")
@@ -40,6 +45,20 @@ def metrics_table(manifests: list[SequenceManifest]) -> Table:
     for name in manifests[0].panel:
         last = (m.panel[name][-1] if name in m.panel else None for m in manifests)
         table.add_row(_shown(f"{name} after"), *("-" if v is None else f"{v:.1f}" for v in last))
+    return table
+
+
+def comparison_table(rows: Sequence[Compared]) -> Table:
+    """One row a contestant: mean and standard deviation over its seeds, in percent."""
+    metrics = shown_metrics(rows)
+    caption = "*: uses images of other tasks" if any(row.keeps_old_data for row in rows) else None
+    table = Table(caption=caption, caption_justify="left")
+    table.add_column("percent")
+    for metric in metrics:
+        table.add_column(_shown(metric.capitalize()), justify="right")
+    for row in rows:
+        name = f"{row.name} *" if row.keeps_old_data else row.name
+        table.add_row(_shown(name), *(row.shown(metric) for metric in metrics))
     return table
 
 

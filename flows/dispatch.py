@@ -17,6 +17,7 @@ from tasks.manifests import (
     SequenceManifest,
 )
 from tasks.promote import refusal
+from tasks.reference import reference_of, reference_of_fisher
 from tasks.store.outputs import Produced
 from tasks.synthesize import plan_pairs
 
@@ -86,32 +87,28 @@ class Stages:
     def finetune(
         self, task: PlannedTask, parent: ModelManifest, pairs: PairsManifest | None
     ) -> ModelManifest:
-        """The model after `task`."""
+        """The model after `task`; the parent itself where the method is to learn nothing."""
         sequence = self._plan.sequence
-        return self._keep(
-            self._on_gpu.finetune(
-                self._store, task, sequence.seed, parent, pairs, sequence.execution
-            )
-        )
+        if sequence.method == "zero-shot":
+            return parent
+        models, fishers = self._all(ModelManifest), self._all(FisherManifest)
+        reference = reference_of(self._plan, task, models[0], fishers)
+        given = task, sequence.seed, parent, pairs, sequence.execution, reference
+        return self._keep(self._on_gpu.finetune(self._store, *given))
 
     def estimate_fisher(
         self, model: ModelManifest, parent: ModelManifest, pairs: PairsManifest | None
     ) -> FisherManifest | None:
-        """Fisher diagonal and drift of a new model; None where there are no pairs to ask."""
-        if pairs is None:
+        """Fisher diagonal and drift of a new model; None where there are no pairs to ask.
+
+        EWC asks the task's own images.
+        """
+        sequence, objective = self._plan.sequence, self._plan.sequence.objective
+        if pairs is None and not objective.is_ewc:
             return None
-        sequence = self._plan.sequence
-        return self._keep(
-            self._on_gpu.estimate_fisher(
-                self._store,
-                model,
-                parent,
-                pairs,
-                sequence.objective,
-                sequence.fisher,
-                sequence.execution.cache,
-            )
-        )
+        reference = reference_of_fisher(self._plan, model, self._all(ModelManifest)[0])
+        given = model, parent, pairs, objective, sequence.fisher, sequence.execution.cache
+        return self._keep(self._on_gpu.estimate_fisher(self._store, *given, reference))
 
     def evaluate(self, model: ModelManifest) -> ScoresManifest:
         """One row of the accuracy matrix."""
@@ -122,7 +119,12 @@ class Stages:
         )
 
     def promote(self, model: ModelManifest) -> bool:
-        """Whether the sequence goes on with a new model: the gate judges the two latest rows."""
+        """Whether the sequence goes on with a new model: the gate judges the two latest rows.
+
+        theta_0 is no new model: where nothing is learnt, nothing is promoted.
+        """
+        if model.task is None:
+            return True
         before, after = self._all(ScoresManifest)[-2:]
         decision = stages.promote(
             self._plan.sequence.name,

@@ -26,6 +26,7 @@ from tasks.manifests import (
     ScoresManifest,
     sha256_hex,
 )
+from tasks.reference import Reference
 from tasks.sequence import (
     EvaluationSettings,
     ExecutionSettings,
@@ -73,17 +74,19 @@ class Pools:
         parent: ModelManifest,
         pairs: PairsManifest | None,
         execution: ExecutionSettings,
+        reference: Reference,
     ) -> Produced[ModelManifest]:
         """Have a task learnt on top of its parent."""
         return _produced(
             f"finetune-{planned.name}",
-            planned_model(planned, seed, parent, pairs),
+            planned_model(planned, seed, parent, pairs, reference),
             store,
             planned=planned,
             seed=seed,
             parent=parent,
             pairs=pairs,
             execution=execution,
+            reference=reference,
         )
 
     def estimate_fisher(
@@ -91,15 +94,16 @@ class Pools:
         store: StoreSettings,
         model: ModelManifest,
         parent: ModelManifest,
-        pairs: PairsManifest,
+        pairs: PairsManifest | None,
         objective: Objective,
         settings: FisherSettings,
         cache: str,
+        reference: Reference,
     ) -> Produced[FisherManifest]:
         """Have the Fisher diagonal of a new model estimated."""
         return _produced(
             f"estimate-fisher-{model.name}",
-            planned_fisher(model, parent, pairs, objective, settings),
+            planned_fisher(model, parent, pairs, objective, settings, reference),
             store,
             model=model,
             parent=parent,
@@ -107,6 +111,7 @@ class Pools:
             objective=objective,
             settings=settings,
             cache=cache,
+            reference=reference,
         )
 
     def evaluate(
@@ -123,7 +128,7 @@ class Pools:
             planned_scores(model, tasks, panel, settings),
             store,
             model=model,
-            tasks=[_data_set(task) for task in tasks],
+            tasks=[task.data_set for task in tasks],
             panel=panel,
             settings=settings,
         )
@@ -148,11 +153,6 @@ class Pools:
             {name: handed_over(objects, value) for name, value in given.items()},
             mark=f"synthesize-shard/{sha256_hex(''.join(keys).encode())[:16]}",
         )
-
-
-def _data_set(planned: PlannedDataSet) -> PlannedDataSet:
-    """A task as what `evaluate` looks at; its form knows no more."""
-    return PlannedDataSet(**{name: getattr(planned, name) for name in PlannedDataSet.model_fields})
 
 
 def _missing_shards(objects: ObjectStore, plan: PairsPlan) -> list[int]:

@@ -32,6 +32,7 @@ from tasks.models.encoders import ModelSettings
 from tasks.pretrained import take_pretrained
 from tasks.promote import Decision
 from tasks.promote import promote as move_head
+from tasks.reference import NOTHING, Reference
 from tasks.report import report as write_report
 from tasks.report import report_address
 from tasks.sequence import (
@@ -107,14 +108,16 @@ def finetune(
     parent: ModelManifest,
     pairs: PairsManifest | FileRef | None,
     execution: ExecutionSettings,
+    reference: Reference | FileRef = NOTHING,
 ) -> Produced[ModelManifest]:
     """Learn a task on top of its parent."""
     with stage_store(store) as objects:
         planned = taken(objects, PlannedTask, planned)
         pairs = taken(objects, PairsManifest, pairs)
-        produced = learn_task(objects, planned, seed, parent, pairs, execution)
+        beside = taken(objects, Reference, reference)
+        produced = learn_task(objects, planned, seed, parent, pairs, execution, beside)
         artifacts.publish_model(objects, produced.manifest)
-        artifacts.publish_output(objects, produced, [parent, pairs])
+        artifacts.publish_output(objects, produced, [parent, pairs, *beside.manifests])
         return produced
 
 
@@ -123,17 +126,19 @@ def estimate_fisher(
     store: StoreSettings,
     model: ModelManifest,
     parent: ModelManifest,
-    pairs: PairsManifest | FileRef,
+    pairs: PairsManifest | FileRef | None,
     objective: Objective,
     settings: FisherSettings,
     cache: str,
+    reference: Reference | FileRef = NOTHING,
 ) -> Produced[FisherManifest]:
     """Fisher diagonal and drift of a new model."""
     with stage_store(store) as objects:
-        pairs = taken(objects, PairsManifest, pairs)
-        produced = fisher_of_model(objects, model, parent, pairs, objective, settings, cache)
+        pairs, beside = taken(objects, PairsManifest, pairs), taken(objects, Reference, reference)
+        given = objects, model, parent, pairs, objective, settings, cache, beside
+        produced = fisher_of_model(*given)
         artifacts.publish_fisher(produced.manifest)
-        artifacts.publish_output(objects, produced, [model, parent, pairs])
+        artifacts.publish_output(objects, produced, [model, parent, pairs, *beside.manifests])
         return produced
 
 

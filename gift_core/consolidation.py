@@ -11,22 +11,31 @@ from pydantic import Field
 from torch import Tensor
 
 from gift_core.pieces import groups_of, sums_of_squares
-from gift_core.settings import Settings
+from gift_core.settings import Settings, added
 
 
 class Consolidation(Settings):
     """Which pull holds the student near the weights it started the task from."""
 
-    kind: Literal["adaptive", "l2"] = Field(
+    kind: Literal["adaptive", "l2", "static", "ewc"] = Field(
         default="adaptive",
         description="adaptive: each weight is held by its Fisher information on the replay pairs "
-        "of the step; l2: all weights alike, no replay needed (paper: adaptive)",
+        "of the step; l2: all weights alike, no replay needed; static: by the mean of that "
+        "information over the first steps; ewc: by that of the earlier tasks' images (paper: "
+        "adaptive)",
     )
     weight: float = Field(
         default=1.0,
         ge=0.0,
         le=1e9,
         description="Factor of the pull in the objective, no unit; 0 switches it off (paper: 1)",
+    )
+    static_steps: int = added(
+        100,
+        ge=1,
+        le=10_000_000,
+        description="Steps that static consolidation averages the Fisher information of, then it "
+        "stays (paper: none, its ablation does not say)",
     )
 
 
@@ -92,24 +101,33 @@ def _weighted(norms: Sequence[Tensor], inverse: Tensor, owners: Sequence[int]) -
 
 @torch.no_grad()
 def add_consolidation_gradient_(
-    parameters: Sequence[Tensor], anchor: Sequence[Tensor], weight: float
+    parameters: Sequence[Tensor],
+    anchor: Sequence[Tensor],
+    weight: float,
+    fisher: Sequence[Tensor] | None = None,
 ) -> Tensor:
-    """Add the gradient of the plain pull, 2 * weight * (theta - anchor), to every `.grad`.
+    """Add the gradient of a pull that stands, 2 * weight * F * (theta - anchor), to every `.grad`.
 
-    The same number as `consolidation_penalty` without Fisher and its backward, without a graph. A
-    `.grad` that is None starts at zero. Returns the penalty, a detached scalar. Source:
-    docs/method.md step 6.
+    The same number as `consolidation_penalty` and its backward, without a graph; `fisher` None
+    means F = 1. A `.grad` that is None starts at zero. Returns the penalty, a detached scalar.
+    Raises ValueError when the numbers of tensors differ. Source: docs/method.md step 6.
     """
-    rows = [
+    rows: list[tuple[Tensor, ...]] = [
         (theta, before, _gradient_or_zeros_(theta))
         for theta, before in zip(parameters, anchor, strict=True)
     ]
+    if fisher is not None:
+        rows = [(*row, factor) for row, factor in zip(rows, fisher, strict=True)]
     penalties = []
     for group in groups_of(rows):
-        thetas, befores, gradients = group.columns
+        thetas, befores, gradients, *factors = group.columns
         drifts = torch._foreach_sub(thetas, befores)
-        torch._foreach_add_(gradients, drifts, alpha=2.0 * weight)
-        penalties.append(torch.stack(torch._foreach_norm(drifts)).square().sum())
+        pulls = torch._foreach_mul(drifts, factors[0]) if factors else drifts
+        torch._foreach_add_(gradients, pulls, alpha=2.0 * weight)
+        if factors:
+            penalties += [torch.sum(d * p) for d, p in zip(drifts, pulls, strict=True)]
+        else:
+            penalties.append(torch.stack(torch._foreach_norm(drifts)).square().sum())
     return weight * torch.stack(penalties).sum()
 
 

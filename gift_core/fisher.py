@@ -9,8 +9,10 @@ from torch import Tensor
 from gift_core.engine import plain_engine
 from gift_core.errors import DataError, SettingsError
 from gift_core.features import DualEncoder, trainable_parameters
+from gift_core.normalised import unit_mean
 from gift_core.objective import Objective
 from gift_core.replay import ReplayBatch, replay_losses
+from gift_core.step import TaskBatch, classification_logits, classification_loss
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,6 @@ class BlockDrift:
     weighted: float
 
 
-def normalised_fisher(gradients: Sequence[Tensor]) -> list[Tensor]:
-    """Compute g * g / mean(g * g) for every tensor: like its gradient in shape and dtype, mean 1.
-
-    An all-zero gradient gives zeros, not NaN: it holds nothing. Source: docs/method.md step 5.
-    """
-    return [_unit_mean(gradient.detach().square()) for gradient in gradients]
-
-
 def estimate_fisher(
     student: DualEncoder, batches: Iterable[ReplayBatch], objective: Objective
 ) -> dict[str, Tensor]:
@@ -51,21 +45,42 @@ def estimate_fisher(
             "objective: the weights of distillation and alignment are both 0, so there is no "
             "Fisher information to estimate; give one of them a weight"
         )
+    engine = plain_engine(student)
+    replayed = (replay_losses(student, replay, objective, engine) for replay in batches)
+    return _mean_squares(student, (losses.distillation + losses.alignment for losses in replayed))
+
+
+def estimate_task_fisher(student: DualEncoder, batches: Iterable[TaskBatch]) -> dict[str, Tensor]:
+    """Average the squared gradient of the task loss over batches of labelled images, by parameter.
+
+    True labels, no smoothing; otherwise as `estimate_fisher`. Raises DataError when there is no
+    batch. Source: docs/method.md, EWC.
+    """
+    engine = plain_engine(student)
+    return _mean_squares(
+        student,
+        (
+            classification_loss(classification_logits(student, task, engine), task.labels_B, 0.0)
+            for task in batches
+        ),
+    )
+
+
+def _mean_squares(student: DualEncoder, losses: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Average the squared gradients of losses, each made when the one before is done with."""
     parameters = trainable_parameters(student)
     sums = [torch.zeros_like(p, dtype=torch.float32) for p in parameters.values()]
-    engine, num_batches = plain_engine(student), 0
-    for replay in batches:
-        losses = replay_losses(student, replay, objective, engine)
+    num_batches = 0
+    for loss in losses:
         gradients = torch.autograd.grad(
-            losses.distillation + losses.alignment,
-            list(parameters.values()),
-            allow_unused=True,
-            materialize_grads=True,
+            loss, list(parameters.values()), allow_unused=True, materialize_grads=True
         )
         _add_squares_(sums, gradients)
         num_batches += 1
     if num_batches == 0:
-        raise DataError("Fisher estimate: there is no batch of replay pairs; give at least one")
+        raise DataError(
+            "Fisher estimate: there is no batch of replay pairs or images; give at least one"
+        )
     return {name: total / num_batches for name, total in zip(parameters, sums, strict=True)}
 
 
@@ -112,7 +127,7 @@ def _drift_of(
     for name in names:
         start, end, squares = (_exact(mapping[name]) for mapping in (before, after, fisher))
         squared_change = (end - start).square()
-        importance = _unit_mean(squares)
+        importance = unit_mean(squares)
         moved += float(squared_change.sum())
         held += float(start.square().sum())
         weighted += float((importance * squared_change).sum())
@@ -141,12 +156,6 @@ def _check_tensor(name: str, *mappings: Mapping[str, Tensor]) -> None:
             f"drift: {name} has the shapes {shapes[0]} before, {shapes[1]} after and {shapes[2]} "
             "in the Fisher diagonal; compare models of one architecture"
         )
-
-
-def _unit_mean(squares: Tensor) -> Tensor:
-    """Divide by the mean; zeros stay zeros. The test is on the device: no transfer a tensor."""
-    mean = squares.mean()
-    return squares / torch.where(mean > 0.0, mean, torch.ones_like(mean))
 
 
 @torch.no_grad()

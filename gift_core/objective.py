@@ -1,6 +1,7 @@
 """The weighted whole: which losses train a model, how strongly, and in which released form."""
 
-from typing import Literal, Self
+from collections.abc import Sequence
+from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -10,8 +11,12 @@ from gift_core.distillation import Distillation
 from gift_core.errors import SettingsError
 from gift_core.settings import Settings
 
-Method = Literal["gift", "finetune", "l2"]
-"""gift: the method; finetune: the task loss alone; l2: task loss and plain pull to the anchor."""
+Method = Literal[
+    "gift", "zero-shot", "finetune", "l2", "ewc", "lwf", "wise-ft", "icarl", "zscl", "joint"
+]
+"""gift: the method; the others are what it is compared with (docs/method.md, baselines)."""
+
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 class Objective(Settings):
@@ -46,11 +51,11 @@ class Objective(Settings):
     @model_validator(mode="after")
     def _adaptive_needs_a_replay_loss(self) -> Self:
         """Refuse an adaptive pull without the replay losses that give its Fisher information."""
-        if self.is_adaptive and not self.has_replay_loss:
+        if (self.is_adaptive or self.is_static) and not self.has_replay_loss:
             raise ValueError(
-                "objective: adaptive consolidation has no Fisher information when the weights of "
-                "distillation and alignment are both 0; give one of them a weight, or set "
-                "consolidation.kind to l2 or consolidation.weight to 0"
+                f"objective: {self.consolidation.kind} consolidation has no Fisher information "
+                "when the weights of distillation and alignment are both 0; give one of them a "
+                "weight, or set consolidation.kind to l2 or consolidation.weight to 0"
             )
         return self
 
@@ -65,9 +70,24 @@ class Objective(Settings):
         return self.consolidation.kind == "adaptive" and self.consolidation.weight > 0.0
 
     @property
+    def is_static(self) -> bool:
+        """Whether consolidation is on and learns its Fisher information from the first steps."""
+        return self.consolidation.kind == "static" and self.consolidation.weight > 0.0
+
+    @property
+    def is_ewc(self) -> bool:
+        """Whether consolidation is on and wants the Fisher information of the earlier tasks."""
+        return self.consolidation.kind == "ewc" and self.consolidation.weight > 0.0
+
+    @property
     def uses_replay(self) -> bool:
         """Whether a step needs replay pairs."""
-        return self.has_replay_loss or self.is_adaptive
+        return self.has_replay_loss or self.is_adaptive or self.is_static
+
+    @property
+    def knows_texts(self) -> bool:
+        """Whether a step wants the teacher's features of every prompt known before the task."""
+        return self.distillation.weight > 0.0 and self.distillation.texts == "known"
 
     @property
     def repeats(self) -> float:
@@ -79,21 +99,30 @@ class Objective(Settings):
         return 2.0 if self.released == "as-published" and self.is_adaptive else 1.0
 
     def for_method(self, method: Method) -> "Objective":
-        """Reduce the objective to a baseline; `gift` leaves it as it is.
+        """Reduce the objective to a method's; `gift` leaves it as it is.
 
-        finetune: all three weights 0; l2: no replay losses, consolidation of kind l2 with its
-        weight kept. Raises SettingsError for another name.
+        Weights, temperature and label smoothing are kept where the method has them. Raises
+        SettingsError for another name. Source: docs/method.md, baselines.
         """
         if method == "gift":
             return self
-        no_replay = {
-            "distillation": self.distillation.model_copy(update={"weight": 0.0}),
-            "alignment": self.alignment.model_copy(update={"weight": 0.0}),
-        }
-        if method == "finetune":
-            off = self.consolidation.model_copy(update={"weight": 0.0})
-            return self.model_copy(update=no_replay | {"consolidation": off})
-        if method == "l2":
-            plain = self.consolidation.model_copy(update={"kind": "l2"})
-            return self.model_copy(update=no_replay | {"consolidation": plain})
-        raise SettingsError(f"method: there is no {method!r}; choose gift, finetune or l2")
+        if method not in METHODS:
+            raise SettingsError(f"method: there is no {method!r}; choose {_any_of(METHODS)}")
+        on_known = {"kind": "contrastive", "texts": "known"}
+        distils = method in ("lwf", "icarl", "zscl")
+        pull = {"l2": "l2", "zscl": "l2", "ewc": "ewc"}.get(method)
+        return self.model_copy(
+            update={
+                "distillation": self.distillation.model_copy(
+                    update=on_known if distils else {"weight": 0.0}
+                ),
+                "alignment": self.alignment.model_copy(update={"weight": 0.0}),
+                "consolidation": self.consolidation.model_copy(
+                    update={"kind": pull} if pull else {"weight": 0.0}
+                ),
+            }
+        )
+
+
+def _any_of(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from gift_core.averaging import RunningMean
 from gift_core.consolidation import add_consolidation_gradient_, consolidate_
 from gift_core.engine import Engine, plain_engine
 from gift_core.errors import DataError, Diverged, SettingsError
 from gift_core.features import DualEncoder, similarity, trainable_parameters
+from gift_core.normalised import normalised_fisher
 from gift_core.objective import Objective
 from gift_core.pieces import sums_of_squares
 from gift_core.replay import ReplayBatch as ReplayBatch
@@ -47,9 +49,14 @@ class TaskBatch:
 
 @dataclass(frozen=True, eq=False)
 class Anchor:
-    """The weights before the task, theta_{t-1}, in the order of `trainable_parameters`."""
+    """The weights before the task, theta_{t-1}, in the order of `trainable_parameters`.
+
+    `fisher` says, in the same order and shapes, how strongly each weight is held where the
+    consolidation is not computed anew at every step: given for ewc, growing for static.
+    """
 
     parameters: tuple[Tensor, ...]
+    fisher: RunningMean | None = None
 
     @classmethod
     def of(cls, model: DualEncoder) -> Self:
@@ -127,11 +134,14 @@ def gift_step(
         replayed = _replay_backward(student, replay, objective, engine)  # 2, 3, 4
     if objective.is_adaptive:  # while .grad is theirs alone; the sums commute
         held = consolidate_(parameters, anchor.parameters, pull, objective.repeats)  # 5, 6
+    elif objective.is_static:
+        _watch_fisher_(parameters, anchor, objective.consolidation.static_steps)
     logits_BK = classification_logits(student, task, engine)  # 1
     task_loss = classification_loss(logits_BK, task.labels_B, objective.label_smoothing)
     torch.autograd.backward(engine.scaler.scale(task_loss))  # adds to what .grad holds
     if objective.consolidation.weight > 0.0 and not objective.is_adaptive:
-        held = add_consolidation_gradient_(parameters, anchor.parameters, pull)
+        fisher = _standing_fisher(anchor, objective)
+        held = add_consolidation_gradient_(parameters, anchor.parameters, pull, fisher)
     engine.scaler.unscale_(optimizer)
     right_B = logits_BK.detach().argmax(dim=1) == task.labels_B
     report = _report(
@@ -160,6 +170,31 @@ def _replay_backward(
     losses = replay_losses(student, replay, objective, engine)
     torch.autograd.backward(engine.scaler.scale(losses.distillation + losses.alignment))
     return ReplayLosses(losses.distillation.detach(), losses.alignment.detach(), losses.accuracy)
+
+
+def _watch_fisher_(parameters: list[torch.nn.Parameter], anchor: Anchor, static_steps: int) -> None:
+    """Take the step's Fisher information into the mean that static consolidation holds by.
+
+    One that an fp16 overflow spoils is left out.
+    """
+    mean = anchor.fisher
+    if mean is None or mean.count >= static_steps:
+        return
+    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+    if bool(sums_of_squares(gradients).sum().isfinite()):
+        mean.see_(normalised_fisher(gradients))
+
+
+def _standing_fisher(anchor: Anchor, objective: Objective) -> tuple[Tensor, ...] | None:
+    """The Fisher diagonal that the pull is weighted by; None for the plain one."""
+    if objective.consolidation.kind == "l2":
+        return None
+    if anchor.fisher is None:
+        raise SettingsError(
+            f"objective: consolidation of kind {objective.consolidation.kind} needs a Fisher "
+            "diagonal, and the anchor has none; start the task with TrainingState.start"
+        )
+    return anchor.fisher.tensors
 
 
 def _gradient_norm(parameters: list[torch.nn.Parameter]) -> Tensor:

@@ -3,94 +3,23 @@
 Its state between two steps is a few tensors: saved and restored, a run goes on as if unbroken.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Literal, Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from gift_core.collapse import CollapseSettings, CollapseWatch
+from gift_core.averaging import RunningMean
+from gift_core.collapse import CollapseWatch
 from gift_core.engine import Engine, plain_engine
 from gift_core.errors import DataError, Diverged
 from gift_core.features import DualEncoder, freeze_logit_scale_, trainable_parameters
-from gift_core.freezing import Trained, freeze_towers_
-from gift_core.objective import Objective
+from gift_core.finetune_settings import FinetuneSettings
+from gift_core.freezing import freeze_towers_
+from gift_core.restoring import copy_saved_
 from gift_core.schedule import learning_rate_at
-from gift_core.settings import Settings, added
 from gift_core.step import Anchor, ReplayBatch, StepReport, TaskBatch, gift_step
-
-Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class FinetuneSettings(Settings):
-    """How one task is learnt."""
-
-    objective: Objective = Field(
-        default=Objective(),
-        description="The losses and their weights (paper: the defaults)",
-    )
-    num_steps: int = Field(
-        default=1000,
-        ge=1,
-        le=10_000_000,
-        description="Updates of the weights, steps (paper: 1000)",
-    )
-    batch_size: int = Field(
-        default=64,
-        ge=1,
-        le=65_536,
-        description="Task images a step, and as many replay pairs (paper: 64)",
-    )
-    learning_rate: float = Field(
-        default=1e-5,
-        gt=0.0,
-        le=1.0,
-        description="Peak learning rate of AdamW, change of a weight a step (paper: 1e-5, but "
-        "5e-5 for Aircraft and MNIST)",
-    )
-    warmup_steps: int = Field(
-        default=100,
-        ge=0,
-        le=10_000_000,
-        description="Steps over which the learning rate grows linearly, at most num_steps "
-        "(paper: 100)",
-    )
-    weight_decay: float = Field(
-        default=0.0,
-        ge=0.0,
-        le=10.0,
-        description="Decoupled weight decay of AdamW, share of a weight a step and unit of "
-        "learning rate (paper: 0)",
-    )
-    betas: tuple[Beta, Beta] = Field(
-        default=(0.9, 0.999),
-        description="AdamW's memory of the gradient and of its square, shares kept a step, each "
-        "from 0 to below 1 (paper: 0.9 and 0.999)",
-    )
-    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
-        default="auto",
-        description="Numbers of the towers' arithmetic; auto: bf16 on CUDA, fp32 elsewhere. "
-        "Weights, gradients, Fisher information and losses are fp32 in all of them (paper: fp32)",
-    )
-    collapse: CollapseSettings = Field(
-        default=CollapseSettings(),
-        description="When a run counts as diverged though its numbers are finite (paper: never)",
-    )
-    trained: Trained = added(
-        Trained(), description="What of the model learns (paper: both towers, all weights)"
-    )
-
-    @model_validator(mode="after")
-    def _warmup_fits(self) -> Self:
-        """Refuse a warm-up that would never reach the learning rate asked for."""
-        if self.warmup_steps > self.num_steps:
-            raise ValueError(
-                f"warmup_steps: {self.warmup_steps} is more than num_steps, {self.num_steps}; "
-                "take a tenth of num_steps"
-            )
-        return self
 
 
 def make_optimizer(student: DualEncoder, settings: FinetuneSettings) -> torch.optim.AdamW:
@@ -125,29 +54,51 @@ class TrainingState:
     watch: CollapseWatch
     step: int = 0
     replay_accuracies: list[float] = field(default_factory=list)
+    ensemble: RunningMean | None = None
 
     @classmethod
     def start(
-        cls, student: DualEncoder, settings: FinetuneSettings, engine: Engine | None = None
+        cls,
+        student: DualEncoder,
+        settings: FinetuneSettings,
+        engine: Engine | None = None,
+        fisher: Sequence[Tensor] | None = None,
     ) -> Self:
         """Begin with the student as it is: its weights are the anchor, its logit_scale is frozen.
 
         So are the towers that `settings.trained` leaves out; low-rank updates must be in the
         student by then. The student is left in train mode. `engine` is how steps are computed; the
-        default is one process in the model's own numbers.
+        default is one process in the model's own numbers. `fisher` is what consolidation of kind
+        ewc holds by, in the order of `trainable_parameters`.
         """
         freeze_logit_scale_(student)
         freeze_towers_(student, settings.trained)
         student.train()
-        held = settings.objective.consolidation.weight > 0.0
+        held = settings.objective.consolidation.weight > 0.0 or settings.averaging.mixes
+        anchor = Anchor.of(student) if held else Anchor(())
+        if settings.objective.is_static:
+            anchor = replace(anchor, fisher=RunningMean.empty(anchor.parameters))
+        elif fisher is not None:
+            anchor = replace(anchor, fisher=RunningMean(tuple(fisher), 1))
+        averages = settings.averaging.ensemble_every is not None
+        start = list(trainable_parameters(student).values())
         return cls(
             student=student,
             settings=settings,
             engine=engine or plain_engine(student),
             optimizer=make_optimizer(student, settings),
-            anchor=Anchor.of(student) if held else Anchor(()),
+            anchor=anchor,
             watch=CollapseWatch(settings.collapse),
+            ensemble=RunningMean.starting_with(start) if averages else None,
         )
+
+    @property
+    def _running(self) -> dict[str, RunningMean]:
+        """The means that grow from step to step, by the name that a checkpoint has them under."""
+        means = {"ensemble": self.ensemble}
+        if self.settings.objective.is_static:
+            means["static_fisher"] = self.anchor.fisher
+        return {name: mean for name, mean in means.items() if mean is not None}
 
     def tensors(self) -> dict[str, Tensor]:
         """All that `restore_` needs, by name: views, so copy or write them before the next step."""
@@ -168,6 +119,8 @@ class TrainingState:
             tensors[f"weight.{name}"] = parameter.detach()
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"{key}.{name}"] = value
+        for name, mean in self._running.items():
+            tensors |= mean.saved(name, list(parameters))
         return tensors
 
     def restore_(self, tensors: Mapping[str, Tensor]) -> None:
@@ -176,7 +129,7 @@ class TrainingState:
         device = next(iter(parameters.values())).device
         try:
             for name, parameter in parameters.items():
-                _restore_weight_(parameter, tensors[f"weight.{name}"])
+                copy_saved_(parameter, tensors[f"weight.{name}"], name)
                 self.optimizer.state[parameter] = {
                     key: tensors[f"{key}.{name}"].clone().to(device if key != "step" else "cpu")
                     for key in ("step", "exp_avg", "exp_avg_sq")
@@ -188,6 +141,8 @@ class TrainingState:
                     "_growth_tracker": int(tensors["scaler.growth"].item()),
                 }
                 self.engine.scaler.load_state_dict(scaler)
+            for name, mean in self._running.items():
+                mean.restore_(name, list(parameters), tensors)
             torch.set_rng_state(tensors["random.cpu"].cpu())
             if device.type == "cuda":
                 torch.cuda.set_rng_state(tensors["random.cuda"].cpu(), device)
@@ -253,14 +208,12 @@ def train(
             ) from error
         state.step += 1
         state.see(report)
+        _average_(state)
         yield report
 
 
-@torch.no_grad()
-def _restore_weight_(parameter: torch.nn.Parameter, saved: Tensor) -> None:
-    if parameter.shape != saved.shape:
-        raise DataError(
-            f"checkpoint: a weight of shape {tuple(saved.shape)} where the model has "
-            f"{tuple(parameter.shape)}, so it belongs to another run; delete it"
-        )
-    parameter.copy_(saved)
+def _average_(state: TrainingState) -> None:
+    """Take the weights into the ensemble when it is their turn."""
+    every = state.settings.averaging.ensemble_every
+    if state.ensemble is not None and every is not None and state.step % every == 0:
+        state.ensemble.see_(list(trainable_parameters(state.student).values()))

@@ -7,9 +7,9 @@ the stages work from.
 from pydantic import Field
 
 from gift_core.errors import DataError, SettingsError
+from gift_core.finetune_settings import FinetuneSettings
 from gift_core.prompts import draw_prompts, format_prompt, prompt_pool
 from gift_core.settings import Settings
-from gift_core.training import FinetuneSettings
 from tasks.data.loaders import check_temporary_folder
 from tasks.data.profiles import words_of
 from tasks.data.sources import DataSource, Split
@@ -34,6 +34,11 @@ class PlannedDataSet(Settings):
         """The training and generation prompt of each class: the first template."""
         return tuple(format_prompt(self.templates[0], name) for name in self.class_names)
 
+    @property
+    def data_set(self) -> "PlannedDataSet":
+        """The data set alone, where it is a task: without how it is learnt."""
+        return PlannedDataSet(**{name: getattr(self, name) for name in PlannedDataSet.model_fields})
+
 
 class PlannedTask(PlannedDataSet):
     """A task of the sequence; `index` counts from 1."""
@@ -54,13 +59,22 @@ class Plan(Settings):
 
     @property
     def replays(self) -> bool:
-        """Whether the method needs replay pairs."""
+        """Whether the method needs replay pairs, which are not real pictures."""
         return self.generator_identity is not None
 
-    def prompt_pool(self, task: PlannedTask) -> tuple[str, ...]:
+    def earlier(self, task: PlannedTask) -> tuple[PlannedTask, ...]:
+        """The tasks before this one, in order."""
+        return self.tasks[: task.index - 1]
+
+    def known_prompts(self, task: PlannedTask) -> tuple[str, ...]:
         """What was known before this task, as prompts (docs/method.md, synthetic pairs)."""
-        earlier = (known.prompts for known in self.tasks[: task.index - 1])
-        return prompt_pool(self.pretraining_prompts, *earlier)
+        return prompt_pool(self.pretraining_prompts, *(t.prompts for t in self.earlier(task)))
+
+    def prompt_pool(self, task: PlannedTask) -> tuple[str, ...]:
+        """The prompts that replay pairs are drawn from: all that was known, or a part of it."""
+        if self.sequence.synthesis.prompts == "pretraining":
+            return prompt_pool(self.pretraining_prompts)
+        return self.known_prompts(task)
 
 
 def check_sequence(sequence: SequenceSettings, store: ObjectStore) -> Plan:
@@ -76,10 +90,11 @@ def check_sequence(sequence: SequenceSettings, store: ObjectStore) -> Plan:
     store.check()
     if sequence.execution.workers != 0:
         check_temporary_folder()
-    replays = sequence.objective.uses_replay
+    learning = sequence.learning
+    replays = learning.objective.uses_replay and learning.data.replayed == "pairs"
     model_identity = check_model(sequence.model)
     generator_identity = sequence.synthesis.generator.check() if replays else None
-    prompts = pretraining_prompts(sequence) if replays else ()
+    prompts = pretraining_prompts(sequence) if learning.objective.uses_replay else ()
     if replays:
         _check_draw(sequence.synthesis, prompts)
     tasks, panel = check_data_sets(sequence)
@@ -90,7 +105,9 @@ def check_sequence(sequence: SequenceSettings, store: ObjectStore) -> Plan:
         pretraining_prompts=prompts,
         tasks=tuple(
             PlannedTask(
-                **dict(planned), index=number, finetune=sequence.finetune_settings(settings)
+                **dict(planned),
+                index=number,
+                finetune=sequence.finetune_settings(settings, first=number == 1),
             )
             for number, (planned, settings) in enumerate(
                 zip(tasks, sequence.tasks, strict=True), start=1

@@ -11,12 +11,20 @@ from prefect.cache_policies import NO_CACHE
 
 from gift_core.errors import SettingsError
 from tasks.check import PlannedTask
-from tasks.learning import LEARNT, PARENT, REPLAY, LearningJob, precision_of
+from tasks.learning import FISHER, INITIAL, LEARNT, PARENT, REPLAY, LearningJob, precision_of
 from tasks.learning_run import follow_learning
 from tasks.manifests import ModelManifest, PairsManifest, canonical_json
 from tasks.models.encoders import best_device
-from tasks.replay import images_key, open_frozen, replay_set
+from tasks.reference import (
+    NOTHING,
+    Reference,
+    load_fisher,
+    load_initial,
+    open_teacher,
+    replayed_set,
+)
 from tasks.sequence import ExecutionSettings
+from tasks.store.checkpoints import save_tensors
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import Produced, fetch_output, plan_output, read_verified, run_output
 from tasks.store.step_checkpoints import History, StepCheckpoints
@@ -32,22 +40,25 @@ def finetune(
     parent: ModelManifest,
     pairs: PairsManifest | None,
     execution: ExecutionSettings,
+    reference: Reference = NOTHING,
 ) -> Produced[ModelManifest]:
     """Learn one task on top of `parent` (docs/method.md, one step), or find it learnt.
 
-    The teacher and the anchor are both `parent`. A run that was broken goes on from its last
+    The anchor is `parent`, and so is the teacher unless `reference` says another; it holds what
+    else baselines and ablations ask for. A run that was broken goes on from its last
     checkpoint. Raises Diverged when training leaves the numbers that mean something, RankLost when
     one of several processes dies, SettingsError when there are fewer GPUs than processes, and what
     readers of the data, the pairs and the parent raise.
     """
     _check_devices(execution)
-    manifest = planned_model(planned, seed, parent, pairs)
+    manifest = planned_model(planned, seed, parent, pairs, reference)
     checkpoints = StepCheckpoints(store, manifest)
     measured: dict[str, float] = {}
 
     def make(directory: Path) -> ModelManifest:
         with TemporaryDirectory(prefix="gift-learning-") as folder:
-            job = _prepare(store, planned, seed, parent, pairs, execution, Path(folder))
+            given = planned, seed, parent, pairs, execution, reference
+            job = _prepare(store, *given, Path(folder))
             history = follow_learning(job, checkpoints, measured)
             for path in (job.folder / LEARNT).iterdir():
                 shutil.move(path, directory / path.name)
@@ -67,10 +78,14 @@ def read_history(store: ObjectStore, manifest: ModelManifest) -> History:
 
 
 def planned_model(
-    planned: PlannedTask, seed: int, parent: ModelManifest, pairs: PairsManifest | None
+    planned: PlannedTask,
+    seed: int,
+    parent: ModelManifest,
+    pairs: PairsManifest | None,
+    reference: Reference = NOTHING,
 ) -> ModelManifest:
     """The manifest of the next model before it is learnt: its key is settled."""
-    inputs = {"parent": parent.digest, "data": planned.digests["train"]}
+    inputs = {"parent": parent.digest, "data": planned.digests["train"]} | reference.inputs
     if pairs is not None:
         inputs["pairs"] = pairs.digest
     return plan_output(
@@ -111,15 +126,29 @@ def _prepare(
     parent: ModelManifest,
     pairs: PairsManifest | None,
     execution: ExecutionSettings,
+    reference: Reference,
     folder: Path,
 ) -> LearningJob:
     """Lay out in `folder` what the learning processes need."""
     fetch_output(store, parent, folder / PARENT)
     images = None
-    if pairs is not None:
-        teacher, cache = open_frozen(store, parent, best_device()), Path(execution.cache).absolute()
-        replay_set(store, pairs, teacher, cache).save(folder / REPLAY)
-        images = cache / f"{images_key(pairs, teacher)}.npy"
+    if pairs is not None or reference.exemplars:
+        teacher = open_teacher(store, parent, reference, best_device())
+        cache = Path(execution.cache).absolute()
+        replayed = replayed_set(store, pairs, reference, teacher, cache, seed)
+        replayed.save(folder / REPLAY)
+        images = replayed.images_path
+    for name, tensors in (
+        (FISHER, load_fisher(store, reference)),
+        (INITIAL, load_initial(store, reference, planned.finetune)),
+    ):
+        if tensors:
+            save_tensors(folder / name, tensors, {})
     return LearningJob(
-        planned=planned, seed=seed, execution=execution, folder=folder, replay_images=images
+        planned=planned,
+        seed=seed,
+        execution=execution,
+        folder=folder,
+        replay_images=images,
+        joint=reference.joint,
     )

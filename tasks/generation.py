@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -52,6 +52,11 @@ class SynthesisSettings(Settings):
         "uniform",
         description="How prompts are drawn from the pool. uniform: with replacement (paper); "
         "without-replacement: none twice; class-balanced: every prompt equally often",
+    )
+    prompts: Literal["known", "pretraining"] = added(
+        "known",
+        description="Which prompts are drawn from. known: those of the pretraining proxy and of "
+        "the earlier tasks (paper); pretraining: the proxy's alone (its ablation)",
     )
     cleaning: Cleaning = added(
         Cleaning(), description="Which pictures are replaced by the next seed of their prompt"

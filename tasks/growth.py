@@ -50,8 +50,13 @@ def grown(
     """The sequence of the models' tasks and a new one.
 
     Raises DataError when the new one's name is taken, SettingsError when nobody knows the settings
-    of a task that was learnt.
+    of a task that was learnt, or when the method does not learn one task after the other.
     """
+    if sequence.method in ("zero-shot", "joint"):
+        raise SettingsError(
+            f"method: {sequence.method} learns no task on top of another, so {sequence.name} "
+            "cannot grow; run it as a sequence that lists its tasks"
+        )
     tasks = [_settings(sequence, arrivals, model) for model in models if model.task is not None]
     taken = {task.name for task in (*tasks, *sequence.panel)}
     if new.name in taken:

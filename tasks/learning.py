@@ -1,8 +1,9 @@
 """How a process learns a task: one alone, or one rank of several, by the same code.
 
-A run is a folder. What comes in: `parent/` (the model to start from), `replay.safetensors` (what is
-replayed, if anything), `resume.safetensors` (where to go on, if anywhere). What comes out: events,
-a file for each checkpoint, and `learnt/` (the new model).
+A run is a folder. What comes in: `parent/` (the model to start from), and where they are used
+`replay.safetensors` (what is replayed), `fisher.safetensors` (what EWC holds by),
+`initial.safetensors` (what WiSE-FT mixes in), `resume.safetensors` (where to go on). What comes
+out: events, a file for each checkpoint, and `learnt/` (the new model).
 """
 
 import signal
@@ -20,20 +21,25 @@ from torch import Tensor
 from gift_core.collectives import Ranks, any_rank
 from gift_core.engine import Precision, default_precision, make_engine, matrix_precision
 from gift_core.errors import GiftError
+from gift_core.features import trainable_parameters
+from gift_core.finetune_settings import FinetuneSettings
+from gift_core.finishing import finish_
 from gift_core.freezing import Trained, freeze_towers_
 from gift_core.step import ReplayBatch, TaskBatch
-from gift_core.training import FinetuneSettings, TrainingState, train
-from tasks.check import PlannedTask
+from gift_core.training import TrainingState, train
+from tasks.check import PlannedDataSet, PlannedTask
 from tasks.data.loaders import augmented_batches, default_workers
 from tasks.manifests import Record
 from tasks.models.encoders import Encoder, export_tuned, load_encoder
 from tasks.models.towers import Towers
+from tasks.reference import training_split
 from tasks.replay import ReplaySet
 from tasks.sequence import ExecutionSettings
 from tasks.store.checkpoints import load_tensors, save_tensors
 from tasks.tensorboard import peak_memory_bytes
 
 PARENT, LEARNT = "parent", "learnt"
+FISHER, INITIAL = "fisher.safetensors", "initial.safetensors"
 REPLAY, RESUME = "replay.safetensors", "resume.safetensors"
 REPLAY_SEED_OFFSET = 5_000_000
 """Keeps the order of the replay pairs apart from that of the task's images."""
@@ -60,6 +66,7 @@ class LearningJob(Record):
     execution: ExecutionSettings
     folder: Path
     replay_images: Path | None
+    joint: tuple[PlannedDataSet, ...] = ()
 
 
 def precision_of(settings: FinetuneSettings, device: torch.device) -> Precision:
@@ -86,7 +93,8 @@ def learn(job: LearningJob, ranks: Ranks, device: torch.device) -> Generator[Eve
             yield {"kind": "note", "text": f"torch.compile is not used: {reason}"}
     with matrix_precision(precision), _asked_to_stop() as asked:
         engine = make_engine(student.model, precision, ranks, device)
-        state = TrainingState.start(student.model, settings, engine)
+        fisher = _in_order(student, job.folder / FISHER)
+        state = TrainingState.start(student.model, settings, engine, fisher)
         if (job.folder / RESUME).exists():
             state.restore_(load_tensors(job.folder / RESUME))
         with closing(_batches(student, job, ranks, state.step)) as batches:
@@ -99,6 +107,7 @@ def learn(job: LearningJob, ranks: Ranks, device: torch.device) -> Generator[Eve
                 if stopping:
                     text = f"{job.planned.name}: stopped after step {state.step}"
                     raise Interrupted(text, asked[0] if asked else signal.SIGTERM)
+    finish_(state, _in_order(student, job.folder / INITIAL))
     if ranks.rank == 0:
         merge_()
         (job.folder / LEARNT).mkdir()
@@ -116,6 +125,14 @@ def _choose_what_learns(model: Towers, trained: Trained) -> Callable[[], None]:
     from tasks.models.lora import LowRankUpdates  # peft takes seconds: only where it is asked for
 
     return LowRankUpdates(model, trained).merge_
+
+
+def _in_order(student: Encoder, path: Path) -> list[Tensor] | None:
+    """A file's tensors in the order of the student's weights, on its device; None without it."""
+    if not path.exists():
+        return None
+    tensors = load_tensors(path)
+    return [tensors[name].to(student.device) for name in trainable_parameters(student.model)]
 
 
 def _is_due(step: int, job: LearningJob) -> bool:
@@ -167,8 +184,9 @@ def _batches(
             student, settings.batch_size, seed + REPLAY_SEED_OFFSET, start, rows
         )
     workers = job.execution.workers
+    split, prompts = training_split(job.planned, job.joint)
     drawn = augmented_batches(
-        job.planned.data.open_split("train"),
+        split,
         student.augment,
         settings.batch_size,
         seed,
@@ -176,7 +194,7 @@ def _batches(
         rows=rows,
         workers=default_workers(ranks.size) if workers is None else workers,
     )
-    class_tokens_KL = student.tokenize(job.planned.prompts)
+    class_tokens_KL = student.tokenize(prompts)
     with closing(drawn):  # its workers stop with it, whatever ends the run
         for (images_bCHW, labels_B), pairs in zip(drawn, replayed, strict=False):
             task = TaskBatch(

@@ -170,13 +170,16 @@ class BlockDrift(Record):
 
 
 class FisherManifest(Manifest):
-    """The Fisher diagonal of a new model on the replay pairs, with the drift by block."""
+    """The Fisher diagonal of a new model on the replay pairs, with the drift by block.
+
+    `pairs` is None where it was estimated on real pictures, for EWC.
+    """
 
     REVISION: ClassVar[int] = 2
 
     stage: Literal["estimate-fisher"] = "estimate-fisher"
     model: str
-    pairs: str
+    pairs: str | None
     drift: tuple[BlockDrift, ...]
 
 
@@ -210,6 +213,7 @@ class SequenceManifest(Manifest):
     `models` (theta_0 first), `pairs`, `fishers` and `scores` (the zero-shot row first) are
     references "<stage>/<key>", so that each is found in the store; `inputs` holds their digests.
     `refused` says why the gate stopped the sequence after the last of `tasks`, if it did.
+    `keeps_old_data` says that images of other tasks were used, which the setting forbids.
     """
 
     stage: Literal["report"] = "report"
@@ -224,6 +228,7 @@ class SequenceManifest(Manifest):
     panel: dict[str, tuple[float, ...]]
     metrics: dict[str, float | None]
     refused: tuple[Failure, ...] = ()
+    keeps_old_data: bool = Field(default=False, exclude_if=lambda value: not value)
 
     @model_validator(mode="after")
     def _is_a_matrix(self) -> Self:

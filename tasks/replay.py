@@ -3,11 +3,11 @@
 Deterministic preprocessing is what makes that exact: the frozen teacher's features of a pair do
 not change while a task is learnt (docs/method.md, synthetic pairs).
 
-Letters: N pairs, P distinct prompts, B pairs of a batch, b of them on this rank, L tokens, D
-features.
+Letters: N pairs, P distinct prompts, M prompts known before, B pairs of a batch, b of them on this
+rank, L tokens, D features.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,12 +17,14 @@ import numpy as np
 import PIL
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from gift_core.features import PairFeatures, encode_images, encode_texts
-from gift_core.step import ReplayBatch
+from gift_core.step import ReplayBatch, TaskBatch
 from tasks.data.image_cache import cached_images
 from tasks.data.loaders import index_batches
+from tasks.data.splits import Split
 from tasks.images import decode_rgb
 from tasks.manifests import ModelManifest, PairsManifest, canonical_json, sha256_hex
 from tasks.models.encoders import Encoder, load_encoder
@@ -41,6 +43,7 @@ class ReplaySet:
     """All replay pairs of a task, with the teacher's features of them.
 
     `images_NCHW` is uint8 and lies on disk, mapped into memory; the rest is on the CPU.
+    `known_texts_MD` is None where nothing is distilled on fixed texts.
     """
 
     images_NCHW: NDArray[np.uint8]
@@ -48,6 +51,15 @@ class ReplaySet:
     prompt_tokens_PL: Tensor
     teacher_images_ND: Tensor
     teacher_texts_PD: Tensor
+    known_texts_MD: Tensor | None = None
+
+    @property
+    def images_path(self) -> Path:
+        """The images' file in the cache; ValueError where they lie in memory alone."""
+        path = getattr(self.images_NCHW, "filename", None)
+        if path is None:
+            raise ValueError("these replay images are no file")
+        return Path(path)
 
     def batch(
         self, encoder: Encoder, indices: NDArray[np.int64], rows: slice = ALL_ROWS
@@ -67,6 +79,7 @@ class ReplaySet:
                 image_features_BD=self.teacher_images_ND[chosen_B].to(device),
                 text_features_BD=self.teacher_texts_PD[self.prompt_ids_N[chosen_B]].to(device),
             ),
+            known_texts_MD=None if self.known_texts_MD is None else self.known_texts_MD.to(device),
         )
 
     def batches(
@@ -82,9 +95,23 @@ class ReplaySet:
         for start in range(0, len(order), batch_size):
             yield self.batch(encoder, order[start : start + batch_size])
 
+    def task_batches_once(self, encoder: Encoder, batch_size: int) -> Iterator[TaskBatch]:
+        """Every picture once, in order, labelled by its prompt among all P of them."""
+        for start in range(0, len(self.prompt_ids_N), batch_size):
+            rows = slice(start, start + batch_size)
+            yield TaskBatch(
+                images_bCHW=encoder.normalise(torch.from_numpy(np.array(self.images_NCHW[rows]))),
+                labels_B=self.prompt_ids_N[rows].to(encoder.device),
+                class_tokens_KL=self.prompt_tokens_PL,
+            )
+
     def save(self, path: Path) -> None:
         """Keep all but the images in a file, for the other processes of a run."""
-        tensors = {name: value for name, value in vars(self).items() if name != "images_NCHW"}
+        tensors = {
+            name: value
+            for name, value in vars(self).items()
+            if name != "images_NCHW" and value is not None
+        }
         save_tensors(path, tensors, {})
 
     @classmethod
@@ -103,33 +130,71 @@ def load_pairs(store: ObjectStore, manifest: PairsManifest) -> list[ReplayPair]:
 
 
 def replay_set(
-    store: ObjectStore, manifest: PairsManifest, teacher: Encoder, cache: Path
+    store: ObjectStore,
+    manifest: PairsManifest,
+    teacher: Encoder,
+    cache: Path,
+    known_prompts: Sequence[str] = (),
 ) -> ReplaySet:
     """Load the pairs and ask the frozen teacher for its features of them, once.
 
     Cropped images are kept in the folder `cache`, for the other stages and the next run.
+    `known_prompts` are the texts to distil on, where the objective asks for them.
     """
     pairs = load_pairs(store, manifest)
     prompts = list(dict.fromkeys(pair.prompt for pair in pairs))
     row_of = {prompt: row for row, prompt in enumerate(prompts)}
-    with Progress(f"Replay pairs of {manifest.task}", 2 * len(pairs), "images") as progress:
-        images_NCHW = cached_images(
-            cache,
-            images_key(manifest, teacher),
-            len(pairs),
-            lambda index: decode_rgb(
-                pairs[index].image_bytes, f"replay pair {index} of {manifest.task}"
-            ),
-            teacher.crop,
-            progress.advance,
-        )
+
+    def read(index: int) -> Image.Image:
+        return decode_rgb(pairs[index].image_bytes, f"replay pair {index} of {manifest.task}")
+
+    return _asked(
+        f"Replay pairs of {manifest.task}",
+        (cache, images_key(manifest, teacher), read),
+        torch.tensor([row_of[pair.prompt] for pair in pairs]),
+        (prompts, known_prompts),
+        teacher,
+    )
+
+
+def labelled_set(
+    what: str,
+    split: Split,
+    prompts: Sequence[str],
+    teacher: Encoder,
+    cache: Path,
+    known_prompts: Sequence[str] = (),
+) -> ReplaySet:
+    """Take labelled images for replay: each goes with the prompt of its label."""
+    key = labelled_key(split, teacher)
+    labels_N = torch.from_numpy(split.labels_N)
+    return _asked(what, (cache, key, split.image), labels_N, (prompts, known_prompts), teacher)
+
+
+def _asked(
+    what: str,
+    images: tuple[Path, str, Callable[[int], Image.Image]],
+    prompt_ids_N: Tensor,
+    texts: tuple[Sequence[str], Sequence[str]],
+    teacher: Encoder,
+) -> ReplaySet:
+    """Read every image, cropped and kept (folder, name, reader), and ask the teacher once."""
+    cache, key, read = images
+    prompts, known_prompts = texts
+    count = len(prompt_ids_N)
+    with Progress(what, 2 * count, "images") as progress:
+        images_NCHW = cached_images(cache, key, count, read, teacher.crop, progress.advance)
         prompt_tokens_PL = teacher.tokenize(prompts)
+        known = (
+            _features_of_texts(teacher, teacher.tokenize(known_prompts)) if known_prompts else None
+        )
         return ReplaySet(
             images_NCHW=images_NCHW,
-            prompt_ids_N=torch.tensor([row_of[pair.prompt] for pair in pairs]),
+            prompt_ids_N=prompt_ids_N,
             prompt_tokens_PL=prompt_tokens_PL,
             teacher_images_ND=_features_of_images(teacher, images_NCHW, progress),
             teacher_texts_PD=_features_of_texts(teacher, prompt_tokens_PL),
+            known_texts_MD=known,
         )
 
 
@@ -139,6 +204,11 @@ def images_key(manifest: PairsManifest, encoder: Encoder) -> str:
     Another Pillow may decode or resize to other bytes.
     """
     return sha256_hex(canonical_json([manifest.digest, encoder.fingerprint, PIL.__version__]))
+
+
+def labelled_key(split: Split, encoder: Encoder) -> str:
+    """The name in the cache of a split's images, cropped as this encoder wants them."""
+    return sha256_hex(canonical_json([split.digest, encoder.fingerprint, PIL.__version__]))
 
 
 def open_model(

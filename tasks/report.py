@@ -180,7 +180,8 @@ def _manifest(
     tasks = tuple(task.name for task in sequence.tasks)
     if refused:
         tasks = tasks[: len(scores) - 1]
-    if [row.after_task for row in scores] != [None, *tasks]:
+    learns = sequence.method != "zero-shot"
+    if [row.after_task for row in scores] != [None, *(name if learns else None for name in tasks)]:
         raise ValueError(f"report: {len(scores)} rows of scores, not zero-shot and after {tasks}")
     percents = (tuple(score.percent for score in row.tasks) for row in scores)
     zero_shot, *rows = (row[: len(tasks)] for row in percents)
@@ -218,6 +219,7 @@ def _manifest(
         },
         metrics=summarise(AccuracyMatrix(tasks, zero_shot, rows)),
         refused=tuple(refused),
+        keeps_old_data=sequence.keeps_old_data,
     )
 
 

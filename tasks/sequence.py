@@ -10,11 +10,12 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from gift_core.errors import PASSWORD, SettingsError
+from gift_core.finetune_settings import FinetuneSettings
 from gift_core.gate import GatePolicy
+from gift_core.methods import settings_for
 from gift_core.objective import Method, Objective
 from gift_core.prompts import MAX_TASKS, format_prompt
 from gift_core.settings import Settings, added
-from gift_core.training import FinetuneSettings
 from tasks.data.profiles import Profile
 from tasks.data.sources import DataSource
 from tasks.generation import SynthesisSettings
@@ -201,7 +202,8 @@ class SequenceSettings(Settings):
     name: Name = Field(description="Name of the sequence; its report is kept under it")
     method: Method = Field(
         default="gift",
-        description="gift, plain finetune, or l2 (fine-tuning held by an unweighted L2 penalty)",
+        description="gift, or what it is compared with: zero-shot, finetune, l2, ewc, lwf, "
+        "wise-ft, icarl, zscl; joint is an upper bound (docs/method.md, baselines)",
     )
     seed: int = Field(default=42, ge=0, lt=10_000, description="Seed of every draw (paper: 42)")
     model: ModelSettings = Field(description="The pretrained model theta_0")
@@ -253,17 +255,32 @@ class SequenceSettings(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _method_fits(self) -> "SequenceSettings":
+        self.learning.check_updates()  # a method brings averages and pulls of its own
+        return self
+
+    @property
+    def learning(self) -> FinetuneSettings:
+        """The settings of fine-tuning with the method's choice applied."""
+        return settings_for(self.method, self.finetune)
+
     @property
     def objective(self) -> Objective:
         """The objective with the method's choice applied."""
-        return self.finetune.objective.for_method(self.method)
+        return self.learning.objective
 
-    def finetune_settings(self, task: TaskSettings) -> FinetuneSettings:
-        """The settings that one task is learnt with."""
-        changes: dict[str, object] = {"objective": self.objective}
-        if task.learning_rate is not None:
-            changes["learning_rate"] = task.learning_rate
-        return self.finetune.model_copy(update=changes)
+    @property
+    def keeps_old_data(self) -> bool:
+        """Whether images of earlier or later tasks are used: iCaRL's exemplars, joint training."""
+        return self.learning.data.keeps_old_data and len(self.tasks) > 1
+
+    def finetune_settings(self, task: TaskSettings, first: bool = False) -> FinetuneSettings:
+        """The settings that one task is learnt with; the `first` one has nothing to hold on to."""
+        settings = settings_for(self.method, self.finetune, first)
+        if task.learning_rate is None:
+            return settings
+        return settings.model_copy(update={"learning_rate": task.learning_rate})
 
 
 def load_sequence(path: Path, **overrides: object) -> SequenceSettings:

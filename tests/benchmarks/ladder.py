@@ -12,10 +12,11 @@ from torch.nn.functional import embedding
 from gift_core.collectives import Ranks
 from gift_core.engine import make_engine, matrix_precision
 from gift_core.features import trainable_parameters
+from gift_core.finetune_settings import FinetuneSettings
 from gift_core.objective import Objective
 from gift_core.packing import PackedTexts
 from gift_core.step import Anchor, gift_step
-from gift_core.training import FinetuneSettings, make_optimizer
+from gift_core.training import make_optimizer
 from tasks.models.towers import Towers, _text_block
 from tests.benchmarks.plain_step import PlainBatch, PlainState, Rearrangements, plain_step
 from tests.benchmarks.worlds import Setting, World, for_gift_step, with_tokens_on

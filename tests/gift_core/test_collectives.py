@@ -10,9 +10,10 @@ from gift_core.collectives import Ranks, any_rank, gather_rows
 from gift_core.engine import make_engine
 from gift_core.errors import SettingsError
 from gift_core.features import PairFeatures, encode_images, encode_texts
+from gift_core.finetune_settings import FinetuneSettings
 from gift_core.objective import Objective
 from gift_core.step import ReplayBatch, TaskBatch
-from gift_core.training import FinetuneSettings, TrainingState, train
+from gift_core.training import TrainingState, train
 from tests.gift_core.tiny import NUM_WORDS, TinyEncoder, scene
 
 CPU = torch.device("cpu")

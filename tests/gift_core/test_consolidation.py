@@ -10,7 +10,7 @@ from gift_core.consolidation import (
     consolidate_,
     consolidation_penalty,
 )
-from gift_core.fisher import normalised_fisher
+from gift_core.normalised import normalised_fisher
 
 THETA = [torch.tensor([1.0, 5.0]).double(), torch.tensor([[2.0]]).double()]
 ANCHOR = [torch.tensor([3.0, 4.0]).double(), torch.tensor([[-1.0]]).double()]

@@ -18,8 +18,8 @@ from gift_core.fisher import (
     block_drift,
     block_of,
     estimate_fisher,
-    normalised_fisher,
 )
+from gift_core.normalised import normalised_fisher
 from gift_core.objective import Objective
 from gift_core.replay import replay_losses
 from tests.gift_core.tiny import scene

@@ -4,9 +4,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from gift_core.finetune_settings import FinetuneSettings
 from gift_core.freezing import LowRank, Trained, freeze_towers_
 from gift_core.objective import Objective
-from gift_core.training import FinetuneSettings, TrainingState, train
+from gift_core.training import TrainingState, train
 from tests.gift_core.tiny import scene
 
 

@@ -7,7 +7,7 @@ from gift_core.alignment import Alignment
 from gift_core.consolidation import Consolidation
 from gift_core.distillation import Distillation
 from gift_core.errors import SettingsError
-from gift_core.objective import Method, Objective
+from gift_core.objective import METHODS, Method, Objective
 
 
 def test_defaults_are_the_papers() -> None:
@@ -41,11 +41,28 @@ def test_l2_keeps_the_pull_without_replay() -> None:
 
 
 def test_an_unknown_method_is_refused() -> None:
-    with pytest.raises(SettingsError, match="'zscl'; choose gift, finetune or l2"):
-        Objective().for_method("zscl")  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=r"'zsl'; choose gift, zero-shot, .*zscl or joint"):
+        Objective().for_method("zsl")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("method", ["gift", "finetune", "l2"])
+@pytest.mark.parametrize("method", ["lwf", "icarl", "zscl"])
+def test_methods_that_distil_on_known_texts(method: Method) -> None:
+    objective = Objective(distillation=Distillation(temperature=3.0)).for_method(method)
+    assert objective.distillation == Distillation(temperature=3.0, texts="known")
+    assert objective.alignment.weight == 0.0
+    assert objective.uses_replay
+    assert objective.knows_texts
+    pull = objective.consolidation
+    assert (pull.kind, pull.weight) == ("l2", 1.0) if method == "zscl" else pull.weight == 0.0
+
+
+def test_ewc_holds_by_what_was_estimated_without_replay() -> None:
+    objective = Objective().for_method("ewc")
+    assert objective.is_ewc
+    assert not objective.uses_replay
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_survives_json(method: Method) -> None:
     objective = Objective(released="as-published").for_method(method)
     assert Objective.model_validate_json(objective.model_dump_json()) == objective

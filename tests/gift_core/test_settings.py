@@ -7,17 +7,20 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from gift_core.alignment import Alignment
+from gift_core.averaging import Averaging
 from gift_core.collapse import CollapseSettings
 from gift_core.consolidation import Consolidation
 from gift_core.distillation import Distillation
+from gift_core.finetune_settings import FinetuneSettings
 from gift_core.gate import GatePolicy
+from gift_core.learning_data import LearningData
 from gift_core.objective import Objective
 from gift_core.settings import Settings
-from gift_core.training import FinetuneSettings
+from gift_core.teacher import Teacher
 
 CLASSES = [
-    Alignment, CollapseSettings, Consolidation, Distillation, FinetuneSettings, GatePolicy,
-    Objective,
+    Alignment, Averaging, CollapseSettings, Consolidation, Distillation, FinetuneSettings,
+    GatePolicy, LearningData, Objective, Teacher,
 ]  # fmt: skip
 
 
@@ -35,7 +38,7 @@ def test_every_number_has_both_bounds(settings: type[Settings]) -> None:
         if set(get_args(annotation)) & {int, float} and NoneType in get_args(annotation):
             (schema,) = (each for each in schema["anyOf"] if each["type"] != "null")
         elif annotation not in (int, float):
-            assert get_origin(annotation) is not None or issubclass(annotation, BaseModel)
+            assert get_origin(annotation) is not None or issubclass(annotation, BaseModel | bool)
             continue
         assert {"minimum", "exclusiveMinimum"} & schema.keys(), name
         assert {"maximum", "exclusiveMaximum"} & schema.keys(), name
@@ -50,7 +53,10 @@ def test_every_number_has_both_bounds(settings: type[Settings]) -> None:
         (Distillation, {"temperature": float("nan")}),
         (Distillation, {"temprature": 2.0}),
         (Alignment, {"label_smoothing": 1.0}),
-        (Consolidation, {"kind": "ewc"}),
+        (Consolidation, {"kind": "ewcc"}),
+        (Averaging, {"share": 1.5}),
+        (Teacher, {"model": "next"}),
+        (LearningData, {"memory": 1}),
         (Objective, {"released": "fixed"}),
         (GatePolicy, {"max_drop_per_task": -0.1}),
         (GatePolicy, {"min_gain": 101.0}),

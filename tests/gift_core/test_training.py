@@ -12,10 +12,11 @@ from gift_core.collapse import CollapseSettings
 from gift_core.engine import BothTowers, Engine
 from gift_core.errors import DataError, Diverged
 from gift_core.features import trainable_parameters
+from gift_core.finetune_settings import FinetuneSettings
 from gift_core.objective import Objective
 from gift_core.schedule import learning_rate_at
 from gift_core.step import Anchor, ReplayBatch, StepReport, TaskBatch, gift_step
-from gift_core.training import FinetuneSettings, TrainingState, make_optimizer, train
+from gift_core.training import TrainingState, make_optimizer, train
 from tests.gift_core.tiny import Scene, TinyEncoder, distance, scene
 
 SETTINGS = FinetuneSettings(num_steps=6, warmup_steps=2, learning_rate=1e-2)

@@ -89,7 +89,7 @@ def test_defaults_are_the_papers(content: dict[str, object]) -> None:
     ("change", "sentence"),
     [
         ({"sed": 1}, r"sequence\.yaml: sed: no such setting; did you mean seed\?"),
-        ({"method": "gifft"}, r"method: .*'gift', 'finetune' or 'l2'"),
+        ({"method": "gifft"}, r"method: .*'gift', 'zero-shot', .*'zscl' or 'joint'"),
         ({"name": "../up"}, r"name: .*'\.\./up'"),
         ({"tasks": 3}, "tasks: give a list"),
         (
