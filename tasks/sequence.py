@@ -13,7 +13,7 @@ from gift_core.errors import PASSWORD, SettingsError
 from gift_core.gate import GatePolicy
 from gift_core.objective import Method, Objective
 from gift_core.prompts import MAX_TASKS, format_prompt
-from gift_core.settings import Settings
+from gift_core.settings import Settings, added
 from gift_core.training import FinetuneSettings
 from tasks.data.sources import DataSource
 from tasks.generation import SynthesisSettings
@@ -108,6 +108,11 @@ class EvaluationSettings(Settings):
         default="test", description="Split to score on; choose settings on validation"
     )
     batch_size: int = Field(default=128, ge=1, le=65_536, description="Images a forward pass")
+    precision: Literal["fp32", "bf16"] = added(
+        "fp32",
+        description="Numbers of the towers' arithmetic; similarities are fp32 in both. bf16: "
+        "less time on a GPU, other last digits",
+    )
 
 
 class ExecutionSettings(Settings):

@@ -167,7 +167,12 @@ def test_fisher_covers_every_weight_and_says_what_moved(
 def test_evaluation_counts_what_open_clip_alone_would_count(world: World, tmp_path: Path) -> None:
     plan = world.plan
     row = evaluate.fn(
-        world.store, world.parent, plan.tasks, plan.panel, plan.sequence.evaluation
+        world.store,
+        world.parent,
+        plan.tasks,
+        plan.panel,
+        plan.sequence.evaluation,
+        world.execution.cache,
     ).manifest
     assert row.after_task is None
     assert [score.data_set for score in (*row.tasks, *row.panel)] == ["warm", "cold", "panel"]
