@@ -44,10 +44,11 @@ test: .venv/test data  ## Everything that README promises
 soak: .venv/test data  ## A hundred kills of the demo's run, each resumed and compared (about an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak.sweep --folder 50 --s3 50
 
-bench: .venv/test  ## The training step against the released order of operations (minutes)
+bench: .venv/test  ## Training step, generation and evaluation against the plain ways (minutes)
 	$(BIN)/python -m tests.benchmarks.step --ladder
 	$(BIN)/python -m tests.benchmarks.step --miniature
 	$(BIN)/python -m tests.benchmarks.generation
+	$(BIN)/python -m tests.benchmarks.evaluation
 
 lint: .venv/test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -112,10 +112,18 @@ class Stages:
 
     def evaluate(self, model: ModelManifest) -> ScoresManifest:
         """One row of the accuracy matrix."""
-        plan = self._plan
+        plan, sequence = self._plan, self._plan.sequence
         data_sets = tuple(plan.tasks), tuple(plan.panel)
+        pairs = [each for each in self._all(PairsManifest) if each.task == model.task]
         return self._keep(
-            self._on_gpu.evaluate(self._store, model, *data_sets, plan.sequence.evaluation)
+            self._on_gpu.evaluate(
+                self._store,
+                model,
+                *data_sets,
+                sequence.evaluation,
+                sequence.execution.cache,
+                *pairs,
+            )
         )
 
     def promote(self, model: ModelManifest) -> bool:

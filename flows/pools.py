@@ -121,16 +121,20 @@ class Pools:
         tasks: tuple[PlannedDataSet, ...],
         panel: tuple[PlannedDataSet, ...],
         settings: EvaluationSettings,
+        cache: str,
+        pairs: PairsManifest | None = None,
     ) -> Produced[ScoresManifest]:
         """Have one row of the accuracy matrix scored."""
         return _produced(
             f"evaluate-after-{model.name}",
-            planned_scores(model, tasks, panel, settings),
+            planned_scores(model, tasks, panel, settings, pairs),
             store,
             model=model,
             tasks=[task.data_set for task in tasks],
             panel=panel,
             settings=settings,
+            cache=cache,
+            pairs=pairs,
         )
 
     def _parts(self, missing: Sequence[int]) -> list[ShardRange]:

@@ -149,14 +149,17 @@ def evaluate(
     tasks: tuple[PlannedDataSet, ...] | FileRef,
     panel: tuple[PlannedDataSet, ...] | FileRef,
     settings: EvaluationSettings,
+    cache: str,
+    pairs: PairsManifest | FileRef | None = None,
 ) -> Produced[ScoresManifest]:
-    """One row of the accuracy matrix."""
+    """One row of the accuracy matrix; what its data sets share with earlier rows is found."""
     with stage_store(store) as objects:
         tasks = taken(objects, tuple[PlannedDataSet, ...], tasks)
         panel = taken(objects, tuple[PlannedDataSet, ...], panel)
-        produced = score_model(objects, model, tasks, panel, settings)
+        pairs = taken(objects, PairsManifest, pairs)
+        produced = score_model(objects, model, tasks, panel, settings, cache, pairs)
         artifacts.publish_scores(produced.manifest)
-        artifacts.publish_output(objects, produced, [model])
+        artifacts.publish_output(objects, produced, [model, pairs])
         return produced
 
 

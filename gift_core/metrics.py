@@ -110,6 +110,44 @@ def summarise(matrix: AccuracyMatrix) -> dict[str, float | None]:
     return {name: metric(matrix) for name, metric in METRICS.items()}
 
 
+@dataclass(frozen=True)
+class Incremental:
+    """Class-incremental learning: accuracy over all classes seen so far, after each step; percent.
+
+    Source: docs/method.md, Metrics.
+    """
+
+    steps: tuple[float, ...]
+
+    @property
+    def average(self) -> float:
+        """Avg: the mean over the steps; percent."""
+        return sum(self.steps) / len(self.steps)
+
+    @property
+    def last(self) -> float:
+        """Last: after the last step, over all classes; percent."""
+        return self.steps[-1]
+
+
+def incremental(num_correct: Sequence[Sequence[int]], num_images: Sequence[int]) -> Incremental:
+    """Accuracy over the classes seen, from counts: all images weigh the same.
+
+    `num_correct[i][j]` of the `num_images[j]` images of task j are recognised after task i among
+    the classes of tasks 1 to i, for j from 1 to i. Raises DataError when rows and images do not
+    fit. Source: docs/method.md, Metrics.
+    """
+    if not num_correct or [len(row) for row in num_correct] != list(range(1, len(num_images) + 1)):
+        raise DataError(
+            f"classes seen: rows of {[len(row) for row in num_correct]} counts for "
+            f"{len(num_images)} tasks; give one count for each task seen"
+        )
+    totals = [sum(num_images[: len(row)]) for row in num_correct]
+    return Incremental(
+        tuple(100.0 * sum(row) / total for row, total in zip(num_correct, totals, strict=True))
+    )
+
+
 def _percentages(
     name: str, values: Sequence[Sequence[float]], shape: tuple[int, int]
 ) -> tuple[tuple[float, ...], ...]:

@@ -25,6 +25,7 @@ from tasks.output_page import output_key_of, output_markdown
 from tasks.progress import duration
 from tasks.promote import verdict_rows
 from tasks.publishing import Row, escaped, publish_markdown, publish_table, publish_view
+from tasks.score_rows import scores_rows
 from tasks.sequence_page import sequence_page, state_of
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import Produced, find_output, read_run_record, read_verified
@@ -227,22 +228,6 @@ def drift_markdown(manifest: FisherManifest) -> str:
         "Left: how far a block moved, over its norm before. Right: the same move where the Fisher "
         "diagonal of the replay pairs says that it matters.\n"
     )
-
-
-def scores_rows(manifest: ScoresManifest) -> list[Row]:
-    """One row a data set, the tasks first."""
-    return [
-        {
-            "data set": score.data_set,
-            "role": role,
-            "split": score.split,
-            "accuracy, %": round(score.percent, 2),
-            "correct": score.num_correct,
-            "images": score.num_images,
-        }
-        for role, scores in (("task", manifest.tasks), ("panel", manifest.panel))
-        for score in scores
-    ]
 
 
 def matrix_rows(manifest: SequenceManifest) -> list[Row]:

@@ -1,15 +1,19 @@
 """The outputs of a whole sequence in the order of the work, as its report tells them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
 from gift_core.errors import StoreError
 from tasks.manifests import (
+    PART_OF,
     FisherManifest,
     Manifest,
     ModelManifest,
     PairsManifest,
+    RetrievalManifest,
     RunRecord,
+    ScoreManifest,
     ScoresManifest,
     SequenceManifest,
     ShardManifest,
@@ -18,6 +22,12 @@ from tasks.store.objects import ObjectStore
 from tasks.store.outputs import find_output, read_run_record
 
 M = TypeVar("M", bound=Manifest)
+
+PARTS: dict[str, type[Manifest]] = {
+    "synthesize-shard": ShardManifest,
+    "score": ScoreManifest,
+    "retrieve": RetrievalManifest,
+}
 
 
 @dataclass(frozen=True)
@@ -30,8 +40,8 @@ class Entry:
 
     @property
     def stage(self) -> str:
-        """The stage that a person asked for: shards are part of synthesize."""
-        return self.manifest.stage.removesuffix("-shard")
+        """The stage that a person asked for: shards are part of synthesize, scores of evaluate."""
+        return PART_OF.get(self.manifest.stage, self.manifest.stage)
 
     @property
     def seconds(self) -> float:
@@ -53,17 +63,25 @@ def entries_of(store: ObjectStore, manifest: SequenceManifest) -> list[Entry]:
     scores = [_output(store, ScoresManifest, reference) for reference in manifest.scores]
     owners: list[tuple[str | None, Manifest]] = []
     for made in pairs:
-        keys = dict.fromkeys(ref.path.split("/")[2] for ref in made.files)
-        shards = [find_output(store, ShardManifest, "synthesize-shard", key) for key in keys]
-        owners += [(made.task, shard) for shard in shards if shard is not None]
+        owners += [(made.task, shard) for shard in _parts(store, made)]
         owners.append((made.task, made))
     owners += [(model.task, model) for model in models]
     owners += [(fisher.name, fisher) for fisher in fishers]
-    owners += [(row.after_task, row) for row in scores]
+    for row in scores:
+        owners += [(row.after_task, part) for part in _parts(store, row)]
+        owners.append((row.after_task, row))
     order: list[str | None] = [None, *manifest.tasks]
     owners.sort(key=lambda owner: order.index(owner[0]))
     owners.append((None, manifest))
     return [Entry(each, task, read_run_record(store, each)) for task, each in owners]
+
+
+def _parts(store: ObjectStore, whole: Manifest) -> Iterator[Manifest]:
+    """The outputs whose files another one joins; what is gone was found to be when it was read."""
+    for stage, key in dict.fromkeys(tuple(ref.path.split("/")[1:3]) for ref in whole.files):
+        part = find_output(store, PARTS[stage], stage, key) if stage in PARTS else None
+        if part is not None:
+            yield part
 
 
 def _output(store: ObjectStore, kind: type[M], reference: str) -> M:

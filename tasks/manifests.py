@@ -9,21 +9,15 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gift_core.gate import Failure
+from gift_core.settings import added
+from tasks.records import Record, Rejects, Retrieval, Score
 
 SCHEMA_VERSION = 1
 Json = dict[str, Any]
 OutputReference = Annotated[str, Field(pattern=r"^[a-z-]+/[0-9a-f]{64}$")]
-
-
-class Record(BaseModel):
-    """Base of what is read back from bytes: frozen; unknown keys and NaN are refused."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
-    )
 
 
 class FileRef(Record):
@@ -101,26 +95,6 @@ class Manifest(Record):
         raise KeyError(f"{self.stage} {self.key[:12]} has no file {name}")
 
 
-class Rejects(Record):
-    """How many pictures were made and not kept; `rejected` counts them by reason.
-
-    What is empty is not written, so that manifests without rejects are what they were before
-    reasons were counted.
-    """
-
-    num_rejected: int = Field(ge=0)
-    rejected: dict[str, Annotated[int, Field(gt=0)]] = Field(
-        default={}, exclude_if=lambda value: not value
-    )
-
-    @property
-    def rejects_in_words(self) -> str:
-        """Say how many and why: "3 pictures replaced (black 2, flat 1)"."""
-        why = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.rejected.items()))
-        plural = "picture" if self.num_rejected == 1 else "pictures"
-        return f"{self.num_rejected:,} {plural} replaced{f' ({why})' if why else ''}"
-
-
 class ShardManifest(Manifest, Rejects):
     """One Parquet shard of replay pairs: pairs `start` to `start + num_pairs - 1` of a task."""
 
@@ -183,28 +157,42 @@ class FisherManifest(Manifest):
     drift: tuple[BlockDrift, ...]
 
 
-class Score(Record):
-    """Counts, hence exact: how many of a split's images a model recognised."""
+class ScoreManifest(Manifest):
+    """A model on one data set; its file holds the answer to each image."""
 
-    data_set: str
-    split: str
-    num_correct: int = Field(ge=0)
-    num_images: int = Field(gt=0)
+    stage: Literal["score"] = "score"
+    model: str
+    score: Score
 
-    @property
-    def percent(self) -> float:
-        """Accuracy in percent."""
-        return 100.0 * self.num_correct / self.num_images
+
+class RetrievalManifest(Manifest):
+    """A model on the replay pairs of the task just learnt; its file holds what each one finds."""
+
+    stage: Literal["retrieve"] = "retrieve"
+    model: str
+    pairs: str
+    retrieval: Retrieval
 
 
 class ScoresManifest(Manifest):
-    """One row of the accuracy matrix: a model on every task of the sequence and on the panel."""
+    """One row of the accuracy matrix: a model on every task of the sequence and on the panel.
+
+    `files` are those of the scores and of the retrieval that it joins. `retrieval` is None where
+    there are no pairs.
+    """
+
+    REVISION: ClassVar[int] = 2
 
     stage: Literal["evaluate"] = "evaluate"
     model: str
     after_task: str | None
     tasks: tuple[Score, ...]
     panel: tuple[Score, ...]
+    retrieval: Retrieval | None = added(None)
+
+
+PART_OF = {"synthesize-shard": "synthesize", "score": "evaluate", "retrieve": "evaluate"}
+"""Outputs that are parts of another stage's output, found and made one by one."""
 
 
 class SequenceManifest(Manifest):
@@ -212,8 +200,10 @@ class SequenceManifest(Manifest):
 
     `models` (theta_0 first), `pairs`, `fishers` and `scores` (the zero-shot row first) are
     references "<stage>/<key>", so that each is found in the store; `inputs` holds their digests.
-    `refused` says why the gate stopped the sequence after the last of `tasks`, if it did.
-    `keeps_old_data` says that images of other tasks were used, which the setting forbids.
+    `classes_seen` is the accuracy over the classes of all tasks seen, after each task; empty where
+    nobody measured it. `refused` says why the gate stopped the sequence after the last of `tasks`,
+    if it did. `keeps_old_data` says that images of other tasks were used, which the setting
+    forbids.
     """
 
     stage: Literal["report"] = "report"
@@ -227,14 +217,17 @@ class SequenceManifest(Manifest):
     matrix: tuple[tuple[float, ...], ...]
     panel: dict[str, tuple[float, ...]]
     metrics: dict[str, float | None]
+    classes_seen: tuple[float, ...] = added(())
     refused: tuple[Failure, ...] = ()
-    keeps_old_data: bool = Field(default=False, exclude_if=lambda value: not value)
+    keeps_old_data: bool = added(False)
 
     @model_validator(mode="after")
     def _is_a_matrix(self) -> Self:
         num_tasks, num_rows = len(self.tasks), len(self.matrix) + 1
         widths = {len(row) for row in (self.zero_shot, *self.matrix)}
         heights = {len(column) for column in self.panel.values()} | {len(self.scores)}
+        if self.classes_seen:
+            heights.add(len(self.classes_seen) + 1)
         if len(set(self.tasks)) < num_tasks or num_rows != num_tasks + 1:
             raise ValueError("needs one row for each task, and each task once")
         if widths != {num_tasks} or heights != {num_rows}:
@@ -252,7 +245,7 @@ class RunRecord(Record):
     seconds: float
     device: str
     num_threads: int
-    measured: dict[str, float] = {}
+    measured: dict[str, float] = Field(default={})
 
 
 def sha256_hex(data: bytes) -> str:

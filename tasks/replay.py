@@ -199,11 +199,16 @@ def _asked(
 
 
 def images_key(manifest: PairsManifest, encoder: Encoder) -> str:
-    """The name in the cache of these pairs' images, cropped as this encoder wants them.
+    """The name in the cache of these pairs' images, cropped as this encoder wants them."""
+    return cropped_key(manifest.digest, encoder)
+
+
+def cropped_key(digest: str, encoder: Encoder) -> str:
+    """The name in the cache of images whose content has a digest, cropped for this encoder.
 
     Another Pillow may decode or resize to other bytes.
     """
-    return sha256_hex(canonical_json([manifest.digest, encoder.fingerprint, PIL.__version__]))
+    return sha256_hex(canonical_json([digest, encoder.fingerprint, PIL.__version__]))
 
 
 def labelled_key(split: Split, encoder: Encoder) -> str:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from gift_core.errors import StoreError
 from gift_core.gate import Failure
-from gift_core.metrics import AccuracyMatrix, summarise
+from gift_core.metrics import AccuracyMatrix, Incremental, summarise
 from tasks import curves, figures
 from tasks.artifacts import sample_pairs
 from tasks.curves import first_and_last
@@ -36,6 +36,7 @@ from tasks.manifests import (
 )
 from tasks.progress import duration
 from tasks.sequence import SequenceSettings
+from tasks.standing import incremental_of
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import (
     Produced,
@@ -158,6 +159,8 @@ def _drawing(
     unchanged = [manifest.zero_shot] * len(manifest.tasks)
     return {
         "baseline": _baseline(store, manifest),
+        "incremental": Incremental(manifest.classes_seen) if manifest.classes_seen else None,
+        "num_classes": _num_classes,
         "reference": summarise(AccuracyMatrix(manifest.tasks, manifest.zero_shot, unchanged)),
         "order_of_settings": list(SequenceSettings.model_fields),
         "seconds": {stage: sum(e.seconds for e in entries if e.stage == stage) for stage in STAGES},
@@ -218,6 +221,7 @@ def _manifest(
             for number, score in enumerate(scores[0].panel)
         },
         metrics=summarise(AccuracyMatrix(tasks, zero_shot, rows)),
+        classes_seen=seen.steps if (seen := incremental_of(scores)) else (),
         refused=tuple(refused),
         keeps_old_data=sequence.keeps_old_data,
     )
@@ -226,7 +230,18 @@ def _manifest(
 def _summary(manifest: SequenceManifest) -> dict[str, Any]:
     held_out = manifest.panel.get(HELD_OUT)
     shown = manifest.model_dump(mode="json", include={"tasks", "zero_shot", "matrix", "panel"})
-    return manifest.metrics | shown | {"held_out": held_out[-1] if held_out else None}
+    summary = manifest.metrics | shown | {"held_out": held_out[-1] if held_out else None}
+    if not manifest.classes_seen:
+        return summary
+    seen = Incremental(manifest.classes_seen)
+    told = {"steps": list(seen.steps), "average": seen.average, "last": seen.last}
+    return summary | {"classes_seen": told}
+
+
+def _num_classes(row: ScoresManifest, num_tasks: int) -> int:
+    """How many classes the first tasks of a row have; equal names are one."""
+    tasks = row.settings["tasks"][:num_tasks]
+    return len({name for task in tasks for name in task["class_names"]})
 
 
 def _canonical(manifest: Manifest) -> bytes:

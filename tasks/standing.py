@@ -1,9 +1,9 @@
 """How a sequence stands: its accuracy matrix after a run or in the middle of one."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gift_core.metrics import AccuracyMatrix, summarise
+from gift_core.metrics import AccuracyMatrix, Incremental, incremental, summarise
 from tasks.manifests import ScoresManifest, SequenceManifest
 
 ZERO_SHOT = "zero-shot"
@@ -80,6 +80,21 @@ def rows_in_order(scores: Iterable[ScoresManifest]) -> list[ScoresManifest]:
             break
         kept.append(fitting[0])
     return kept
+
+
+def incremental_of(rows: Sequence[ScoresManifest]) -> Incremental | None:
+    """Accuracy over the classes seen after each task, from the rows in order, zero-shot first.
+
+    None where there is no row after a task, or one of a release that did not measure it.
+    """
+    seen = [row.tasks[:number] for number, row in enumerate(rows)][1:]
+    counts = [
+        [score.num_correct_seen for score in scores if score.num_correct_seen is not None]
+        for scores in seen
+    ]
+    if not counts or any(len(a) != len(b) for a, b in zip(counts, seen, strict=True)):
+        return None
+    return incremental(counts, [score.num_images for score in seen[-1]])
 
 
 def _tasks(row: ScoresManifest) -> tuple[str, ...]:

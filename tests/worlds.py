@@ -6,6 +6,7 @@ The models are the miniature's own (the real formats in small); the data sets ar
 import io
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,23 @@ def write_squares(folder: Path, colours: Sequence[str], num_train: int, num_test
             png(square(colours[label], offset + index)) for index, label in enumerate(labels)
         ]
         write_split(folder / f"{split}.parquet", pictures, labels, colours)
+
+
+@cache
+def _handwriting() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    from deployments.miniature.real_pictures import handwritten_digits  # scikit-learn: a second
+
+    return handwritten_digits()
+
+
+def write_digits(folder: Path, digits: Sequence[int], num_train: int, num_test: int) -> None:
+    """Some digits of scikit-learn's handwriting as a data set, so many pictures of each."""
+    for split, number in (("train", num_train), ("test", num_test)):
+        pictures, labels = _handwriting()[split]
+        rows = [row for digit in digits for row in np.flatnonzero(labels == digit)[:number]]
+        own = [digits.index(int(labels[row])) for row in rows]
+        names = [str(digit) for digit in digits]
+        write_split(folder / f"{split}.parquet", [png(pictures[row]) for row in rows], own, names)
 
 
 def tiny_sequence(data: Path, store: str, **changes: object) -> SequenceSettings:

@@ -196,21 +196,6 @@ def default_workers(processes: int = 1) -> int:
     return max(1, min(MAX_WORKERS, num_cpus() // processes - 1))
 
 
-def cropped_images(images: Sequence[Image.Image], crop: ImageToBytes) -> Tensor:
-    """Deterministic preprocessing of images: uint8 (N, 3, H, W)."""
-    return torch.stack([crop(image) for image in images])
-
-
-def cropped_batches(
-    split: Split, crop: ImageToBytes, batch_size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """A split once, in order: uint8 (B, 3, H, W) and int64 labels (B,), the last batch shorter."""
-    for start in range(0, len(split), batch_size):
-        stop = min(start + batch_size, len(split))
-        images = cropped_images([split.image(index) for index in range(start, stop)], crop)
-        yield images, torch.from_numpy(split.labels_N[start:stop])
-
-
 def check_temporary_folder() -> None:
     """SettingsError when sockets of decoding workers have no room below the temporary folder.
 

@@ -15,6 +15,8 @@ from tasks.manifests import (
     Manifest,
     ModelManifest,
     PairsManifest,
+    RetrievalManifest,
+    ScoreManifest,
     ScoresManifest,
     SequenceManifest,
     ShardManifest,
@@ -30,6 +32,8 @@ KINDS: dict[str, type[Manifest]] = {
     "synthesize": PairsManifest,
     "finetune": ModelManifest,
     "estimate-fisher": FisherManifest,
+    "score": ScoreManifest,
+    "retrieve": RetrievalManifest,
     "evaluate": ScoresManifest,
     "report": SequenceManifest,
 }

@@ -25,7 +25,8 @@ from tasks.store.verify import verify_store
 from tests.worlds import ROOT, tiny_sequence
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("prefect_api")]
-NUM_OUTPUTS = 12  # theta_0, 3 rows, 2 x (pairs, model, Fisher), sequence; shards not counted
+NUM_OUTPUTS = 12  # theta_0, 3 rows, 2 x (pairs, model, Fisher), sequence
+NUM_PARTS = 4 + 9 + 2  # shards, a score for each row and data set, retrievals
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ def test_every_store_holds_the_same_manifests_whatever_is_swept_meanwhile(
     assert (result.num_reused, result.manifest) == (0, undisturbed.manifest)
     expected = manifests(sequence_store(sequence.store))
     assert manifests(store) == expected
-    assert len(expected) == NUM_OUTPUTS - 1 + 4  # and four shards
+    assert len(expected) == NUM_OUTPUTS - 1 + NUM_PARTS
     assert verify_store(store).damages == ()
     assert store.list("leases") == []
 

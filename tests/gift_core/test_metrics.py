@@ -12,6 +12,7 @@ from gift_core.metrics import (
     AccuracyMatrix,
     average,
     forgetting,
+    incremental,
     last,
     learned,
     released_forget,
@@ -90,6 +91,20 @@ def test_against_naive_loops(values: np.ndarray) -> None:
     best = [max(values[i][j] for i in range(size - 1)) for j in range(size - 1)]
     fallen = sum(best[j] - values[size - 1][j] for j in range(size - 1))
     assert forgetting(matrix) == pytest.approx(fallen / (size - 1), abs=1e-9)
+
+
+def test_class_incremental_worked_out_by_hand() -> None:
+    """Ten, thirty and twenty images, which weigh the same: 70 % after step 2, not (80 + 66.7) / 2.
+
+    Recognised are 9 of 10 after step 1, 8 + 20 of 40 after step 2, 5 + 15 + 19 of 60 after step 3.
+    Avg = (90 + 70 + 65) / 3 = 75; Last = 65.
+    """
+    found = incremental([[9], [8, 20], [5, 15, 19]], [10, 30, 20])
+    assert found.steps == pytest.approx((90.0, 70.0, 65.0))
+    assert (found.average, found.last) == (pytest.approx(75.0), pytest.approx(65.0))
+    for counts in ([], [[9]], [[9], [8]]):
+        with pytest.raises(DataError, match="give one count for each task seen"):
+            incremental(counts, [10, 30])
 
 
 def test_one_task_has_no_transfer_and_no_forgetting() -> None:

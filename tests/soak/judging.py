@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from tasks.manifests import PART_OF
 from tests.soak.forks import Told
 
 
@@ -62,7 +63,7 @@ class Repeated:
 
     @property
     def units(self) -> dict[str, int]:
-        """Units by stage: a training step, a shard, else an output."""
+        """Units by stage: a training step, a shard, a data set's score, else an output."""
         units = {stage: number for stage, number in self.outputs.items() if stage != "finetune"}
         return units | ({"finetune": self.steps} if self.steps else {})
 
@@ -82,7 +83,8 @@ def repeated(killed: Work, resumed: Work) -> Repeated:
     steps = (killed.steps + resumed.steps) - Counter({*killed.steps, *resumed.steps})
     by_stage: Counter[str] = Counter()
     for output, number in outputs.items():
-        by_stage[output.split("/")[0].removesuffix("-shard")] += number
+        stage = output.split("/")[0]
+        by_stage[PART_OF.get(stage, stage)] += number
     return Repeated(dict(by_stage), steps.total())
 
 

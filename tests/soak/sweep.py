@@ -35,7 +35,7 @@ DATA = Path(".gift/data/miniature")
 MAX_DELAY_SECONDS = 0.03
 UNITS = {
     "check": "", "pretrained": "model", "synthesize": "shard",
-    "finetune": "training step", "estimate-fisher": "estimate", "evaluate": "row", "promote": "",
+    "finetune": "training step", "estimate-fisher": "estimate", "evaluate": "score", "promote": "",
     "report": "report",
 }  # fmt: skip
 LATEST_SHARE = 0.95  # of the unbroken run's time: a run that is faster must be killed all the same

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from flows.dispatch import Stages
-from tasks import estimate_fisher, evaluate, finetune, learning_run, pretrained, report, synthesize
+from tasks import (
+    estimate_fisher,
+    evaluate,
+    finetune,
+    learning_run,
+    pretrained,
+    report,
+    scoring,
+    synthesize,
+)
 from tasks.learning import Event
 from tasks.manifests import Manifest
 from tasks.store import local_files
@@ -31,7 +40,8 @@ def tell_all(tell: Teller) -> None:
     """Wrap stages, work, steps and the operations of both kinds of store."""
     for stage in STAGES:
         setattr(Stages, stage, _entered(tell, stage, getattr(Stages, stage)))
-    for module in (pretrained, synthesize, finetune, estimate_fisher, evaluate, report):
+    stages = (pretrained, synthesize, finetune, estimate_fisher, scoring, evaluate, report)
+    for module in stages:
         _tell_work(tell, module)
     _tell_steps(tell)
     for store in (FolderStore, S3Store):

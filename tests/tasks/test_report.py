@@ -8,7 +8,7 @@ import pytest
 
 from gift_core.errors import StoreError
 from gift_core.metrics import AccuracyMatrix, summarise
-from tasks.manifests import SequenceManifest
+from tasks.manifests import Retrieval, SequenceManifest, output_key
 from tasks.report import (
     load_sequence_manifest,
     load_summary,
@@ -17,6 +17,7 @@ from tasks.report import (
     report_address,
 )
 from tasks.store.objects import FolderStore, ObjectStore
+from tasks.store.outputs import run_output
 from tests.tasks.conftest import MadeUpRun, made_up_run
 
 HOSTILE = "<script>alert(1)</script>\"&'"
@@ -222,6 +223,34 @@ def test_baseline_that_was_not_run_is_left_out(store: ObjectStore) -> None:
     manifest = report.fn(*run.arguments).manifest
     assert "baseline" not in manifest.inputs
     assert "to baseline" not in Page(render_report(store, manifest)).text
+
+
+def test_page_tells_what_was_measured_and_keeps_silent_about_the_rest(store: ObjectStore) -> None:
+    """Of the 400 pictures of digits 96 % are recognised, and 380 by who is not told the task."""
+    run = made_up_run(store, tasks=("digits",))
+    assert "not told" not in Page(render_report(store, report.fn(*run.arguments).manifest)).text
+    row = run.scores[1]
+    score = row.tasks[0].model_copy(
+        update={"mean_per_class": 91.25, "calibration_error": 3.5, "num_correct_seen": 380}
+    )
+    found = Retrieval(num_pictures=10, num_pictures_right=7, num_prompts=2, num_prompts_right=1)
+    settings = {"tasks": [{"class_names": ["one", "two"]}]}
+    measured = row.model_copy(
+        update={
+            "tasks": (score,),
+            "retrieval": found,
+            "settings": settings,
+            "key": output_key("evaluate", row.REVISION, row.inputs, settings, row.seed),
+        }
+    )
+    rows = (run.scores[0], run_output(store, measured, lambda _folder: None).manifest)
+    manifest = report.fn(*run.arguments[:-1], rows).manifest
+    assert manifest.classes_seen == (95.0,)
+    page = Page(render_report(store, manifest))
+    assert "Avg 95.00, Last 95.00" in page.text
+    assert "after digits 2 96.0 95.0" in page.text
+    assert "digits 96.0 \u2013 91.2 3.5 95.0" in page.text
+    assert "finds the prompt of 70.0 % of the pictures, and a picture of 50.0 % of" in page.text
 
 
 def test_unknown_name_is_one_sentence_with_the_known_ones(store: ObjectStore) -> None:

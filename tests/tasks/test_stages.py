@@ -13,8 +13,10 @@ from tasks.check import Plan, check_sequence
 from tasks.estimate_fisher import FISHER, fisher_of_model
 from tasks.evaluate import evaluate
 from tasks.finetune import finetune, read_history
-from tasks.manifests import ModelManifest, PairsManifest
+from tasks.images import decode_rgb
+from tasks.manifests import ModelManifest, PairsManifest, Retrieval
 from tasks.pretrained import take_pretrained
+from tasks.replay import load_pairs
 from tasks.sequence import ExecutionSettings
 from tasks.store.checkpoints import load_tensors
 from tasks.store.objects import FolderStore, ObjectStore
@@ -167,7 +169,12 @@ def test_fisher_covers_every_weight_and_says_what_moved(
 def test_evaluation_counts_what_open_clip_alone_would_count(world: World, tmp_path: Path) -> None:
     plan = world.plan
     row = evaluate.fn(
-        world.store, world.parent, plan.tasks, plan.panel, plan.sequence.evaluation
+        world.store,
+        world.parent,
+        plan.tasks,
+        plan.panel,
+        plan.sequence.evaluation,
+        world.execution.cache,
     ).manifest
     assert row.after_task is None
     assert [score.data_set for score in (*row.tasks, *row.panel)] == ["warm", "cold", "panel"]
@@ -190,3 +197,34 @@ def test_evaluation_counts_what_open_clip_alone_would_count(world: World, tmp_pa
         assert score.num_correct == int((predicted == split.labels_N).sum())
         assert score.num_images == len(split) == 6
     assert np.isclose(row.tasks[0].percent, 100 * row.tasks[0].num_correct / 6)
+
+
+def test_a_row_tells_what_the_model_finds_among_its_pairs(
+    world: World, learnt: ModelManifest, tmp_path: Path
+) -> None:
+    """Counted by open_clip alone: equal prompts are one prompt, and all its pictures are right."""
+    settings = world.plan.sequence.evaluation, world.execution.cache
+    arguments = world.store, learnt, world.plan.tasks[:1], (), *settings
+    row = evaluate.fn(*arguments, world.pairs).manifest
+    assert row.inputs["pairs"] == world.pairs.digest
+    assert evaluate.fn(*arguments).manifest.retrieval is None
+    fetch_output(world.store, learnt, tmp_path)
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path}")
+    model.eval()
+    pairs = load_pairs(world.store, world.pairs)
+    prompts = list(dict.fromkeys(pair.prompt for pair in pairs))
+    assert len(prompts) < len(pairs), "some prompts are equal"
+    pictures = [preprocess(decode_rgb(pair.image_bytes, "a pair")) for pair in pairs]
+    with torch.no_grad():
+        images = torch.nn.functional.normalize(model.encode_image(torch.stack(pictures)), dim=1)
+        texts = torch.nn.functional.normalize(model.encode_text(tokenizer(prompts)), dim=1)
+    cosines = images @ texts.T
+    found = [prompts[int(best)] for best in cosines.argmax(dim=1)]
+    of_prompts = [pairs[int(best)].prompt for best in cosines.argmax(dim=0)]
+    assert row.retrieval == Retrieval(
+        num_pictures=len(pairs),
+        num_pictures_right=sum(a == b.prompt for a, b in zip(found, pairs, strict=True)),
+        num_prompts=len(prompts),
+        num_prompts_right=sum(a == b for a, b in zip(of_prompts, prompts, strict=True)),
+    )

@@ -25,7 +25,6 @@ from torchvision.transforms.functional import pil_to_tensor
 from gift_core.errors import DataError
 from tasks.data.loaders import (
     augmented_batches,
-    cropped_batches,
     default_workers,
     index_batches,
 )
@@ -254,11 +253,3 @@ def test_default_workers_leave_each_process_a_processor(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(num_cpus)))
     assert default_workers(processes) == expected
-
-
-def test_cropped_batches_hold_every_image_once_in_order(tiny_data: Path) -> None:
-    split = open_train(tiny_data)
-    batches = list(cropped_batches(split, pil_to_tensor, 4))
-    assert [len(images) for images, _ in batches] == [4, 4, 2]
-    assert torch.cat([labels for _, labels in batches]).tolist() == split.labels_N.tolist()
-    assert torch.equal(batches[2][0][1], pil_to_tensor(split.image(9)))
