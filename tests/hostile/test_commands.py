@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-# `run` imports these two while the clock is on, which takes seconds on a busy machine.
-import flows.continual_sequence  # noqa: F401
-import tasks.models.pipelines  # noqa: F401
+import flows.continual_sequence  # noqa: F401 - `run` imports it, and the clock is on there
 from deployments import cli
 from gift_core.prompts import format_prompt
 from tasks.artifacts import escaped
@@ -107,9 +105,10 @@ def test_spoilt_data_end_a_run_and_are_told_of_by_data_check(
     spoil: Spoil,
     sentence: str,
 ) -> None:
-    content = tiny_sequence(tiny_data, str(tmp_path / "store")).model_dump(mode="json")
+    store = str(tmp_path / "store")
+    plain = tiny_sequence(tiny_data, store, method="finetune")  # which asks for no generator
     file = tmp_path / "tiny.yaml"
-    file.write_text(yaml.safe_dump(spoil(tmp_path, content)))
+    file.write_text(yaml.safe_dump(spoil(tmp_path, plain.model_dump(mode="json"))))
     line = gift(monkeypatch, capfd, tmp_path, "run", str(file))
     assert sentence in line
     assert str(file) in line
