@@ -136,7 +136,7 @@ def test_a_family_learns_the_first_task(family: str, world: Path, tmp_path: Path
 def test_low_rank_updates_of_one_tower_learn_it_too(world: Path, tmp_path: Path) -> None:
     """They end in the weights: the model is a plain one of open_clip, its other tower untouched."""
     trained = {"image_tower": True, "text_tower": False, "lora": {"rank": 4, "alpha": 16}}
-    changes = {"trained": trained, "learning_rate": 5e-3, "num_steps": 25}
+    changes = {"trained": trained, "learning_rate": 5e-3}
     sequence = sequence_of(world, "CLIP", tmp_path, **changes)
     store, parent, model, accuracy = learnt(sequence)
     assert accuracy > 2 * CHANCE
