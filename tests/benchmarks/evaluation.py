@@ -249,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--models", type=int, default=4)
     parser.add_argument("--tasks", type=int, default=4)
-    parser.add_argument("--images", type=int, default=150, help="test images of a task")
+    parser.add_argument("--images", type=int, default=60, help="test images of a task")
     parser.add_argument("--classes", type=int, default=96, help=f"of a task, up to {len(CLASSES)}")
     parser.add_argument("--width", type=int, default=1024, help="pixels of a picture")
     parser.add_argument("--repeats", type=int, default=2, help="turns")
