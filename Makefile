@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 4200
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 export PREFECT_HOME ?= $(CURDIR)/.gift/prefect
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
