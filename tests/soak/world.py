@@ -7,6 +7,7 @@ import json
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import diffusers.pipelines.auto_pipeline  # noqa: F401 - takes seconds: once, not in each run
 import pyarrow.parquet as pq
@@ -75,7 +76,8 @@ class Soaked:
         """Run the flow, telling everything; to be called in a process of its own."""
         self._use_scratch()
         tell_all(tell)
-        with temporary_settings(QUICK):
+        # The server keeps a killed run's turn for over a minute, and each resumed run would wait.
+        with temporary_settings(QUICK), patch("flows.turns._limited_to_one", return_value=False):
             continual_sequence(sequence=self.sequence())
 
     def look(self, _tell: Teller) -> None:
