@@ -32,6 +32,7 @@ def test_a_comparison_shares_what_is_common_and_is_not_repeated(
     assert {stage: made.count(stage) for stage in made} == {
         "pretrained": 1,
         "evaluate": 3,
+        "score": 6,  # three models, a task and the panel
         "finetune": 2,
         "report": 4,
     }
