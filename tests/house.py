@@ -97,12 +97,17 @@ class House:
             for run in self.server.flow_runs()
         )
 
-    def wait_until(self, happened: Callable[[], bool], seconds: float = 800) -> None:
-        """Look again and again; AssertionError with the workers' words when it does not happen."""
+    def wait_until(
+        self, happened: Callable[[], object], seconds: float = 800, pause: float = 1.0
+    ) -> None:
+        """Look every `pause` seconds; AssertionError with the workers' words if it never happens.
+
+        Each look costs the server time, and so the run that is waited for.
+        """
         deadline = time.monotonic() + seconds
         while not happened():
             assert time.monotonic() < deadline, self.logs()
-            time.sleep(0.3)
+            time.sleep(pause)
 
     def logs(self) -> str:
         """The last that each worker and its runs said."""

@@ -137,7 +137,7 @@ def running_server(
         "PREFECT_SERVER_UI_V2_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",  # looks at night, or into an inbox
-        "PREFECT_WORKER_QUERY_SECONDS": "1",  # a worker looks for runs so often, not every 10 s
+        "PREFECT_WORKER_QUERY_SECONDS": "2",  # a worker looks for runs so often, not every 10 s
         "GIFT_HOME": str(ROOT),
         "PYTHONPATH": str(ROOT),
     }

@@ -113,19 +113,19 @@ class PoolServer:
             return self.runs(id={"any_": [run["id"]]})[0]
 
         try:
-            await_true(lambda: now()["state"]["type"] in states, seconds)
+            await_true(lambda: now()["state"]["type"] in states, seconds, pause=1.0)
         except AssertionError:
             told = [(each["name"], each["state"]["type"]) for each in self.runs()]
             raise AssertionError(f"{run['name']} is {now()['state']}; {told}") from None
         return now()
 
 
-def await_true(true: Callable[[], object], seconds: float = 120) -> None:
-    """Wait until it is true; AssertionError when it is not in time."""
+def await_true(true: Callable[[], object], seconds: float = 120, pause: float = 0.2) -> None:
+    """Look every `pause` seconds until it is true; AssertionError when it is not in time."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.2)
+        time.sleep(pause)
 
 
 def descendants(pids: list[int]) -> list[psutil.Process]:

@@ -166,7 +166,7 @@ def test_a_server_that_is_gone_for_20_seconds_costs_a_run_nothing(
 ) -> None:
     """Its answers are waited for, what it was to be told is told when it is back."""
     run = house.start(moved(undisturbed.sequence, house.store("outage")))
-    house.wait_until(lambda: house.running("finetune-warm"))
+    house.wait_until(lambda: house.running("finetune-warm"), pause=0.2)
     house.server.program.kill()
     time.sleep(OUTAGE_SECONDS)
     house.server.restart()

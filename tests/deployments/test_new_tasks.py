@@ -84,7 +84,7 @@ def until(done: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not done():
         assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.5)
+        time.sleep(1)
 
 
 def dropped(inbox: Path, name: str, **words: object) -> TaskSettings:
