@@ -106,7 +106,9 @@ def learnt(sequence: SequenceSettings) -> tuple[FolderStore, ModelManifest, Mode
     ]
     pairs = commit_pairs.fn(store, pairs_plan, shards).manifest
     model = finetune.fn(store, task, 0, parent, pairs, sequence.execution).manifest
-    scores: ScoresManifest = evaluate.fn(store, model, [task], [], sequence.evaluation).manifest
+    cache = sequence.execution.cache
+    row = evaluate.fn(store, model, [task], [], sequence.evaluation, cache)
+    scores: ScoresManifest = row.manifest
     return store, parent, model, 100.0 * scores.tasks[0].num_correct / scores.tasks[0].num_images
 
 
