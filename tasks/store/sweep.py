@@ -27,6 +27,10 @@ from tasks.store.leftovers import Leftover
 from tasks.store.objects import ObjectStore
 from tasks.store.step_checkpoints import LatestCheckpoint
 
+WRITING_SECONDS = 30.0
+"""A temporary file is spared so long whatever the grace time: a run that checks its store or takes
+its lease is not seen to be under way yet, and nobody may take from it what it is writing."""
+
 
 @dataclass(frozen=True)
 class Unreferenced:
@@ -94,7 +98,11 @@ def find_unreferenced(store: ObjectStore, grace_seconds: float) -> Findings:
             Unreferenced(what, tuple(paths), sum(store.size(path) or 0 for path in paths))
             for what, paths in old
         ),
-        leftovers=tuple(each for each in store.leftovers() if ages.since(each.written) > spared),
+        leftovers=tuple(
+            each
+            for each in store.leftovers()
+            if ages.since(each.written) > max(spared, WRITING_SECONDS)
+        ),
         runs=frozenset(runs),
         spared_seconds=spared,
     )

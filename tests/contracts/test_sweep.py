@@ -1,16 +1,17 @@
 """Sweeping on every kind of store, while somebody works there."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from gift_core.errors import StoreError
 from tasks.manifests import ModelManifest
-from tasks.store import leases
+from tasks.store import leases, local_files
 from tasks.store.address import open_store
 from tasks.store.leases import in_use
-from tasks.store.objects import ObjectStore
+from tasks.store.objects import FolderStore, ObjectStore
 from tasks.store.outputs import find_output, plan_output, read_verified, run_output
 from tasks.store.sweep import find_unreferenced, sweep
 
@@ -107,3 +108,26 @@ def test_a_find_between_the_looks_of_a_sweep_is_seen(
     assert [other.reused for other in others] == [moment.startswith("before")]
     assert find_output(store, ModelManifest, "finetune", old.key) == old
     assert read_verified(store, old.files[0]) == b"weights"
+
+
+def test_what_a_run_writes_before_it_holds_its_lease_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep with no grace between each temporary file of a run that begins and its rename."""
+    store, other = FolderStore(tmp_path), FolderStore(tmp_path)
+    write = local_files.write_flushed
+    swept: list[int | None] = []
+
+    def slowly(path: Path, chunks: Iterable[bytes]) -> None:
+        write(path, chunks)
+        if not swept or swept[-1] is not None:  # not what the sweep itself writes
+            swept.append(None)
+            time.sleep(0.02)
+            swept[-1] = sweep(other, find_unreferenced(other, 0))
+
+    monkeypatch.setattr(local_files, "write_flushed", slowly)
+    store.check()
+    with in_use(store):
+        pass
+    assert len(swept) >= 4, "the probes and the two objects of the lease"
+    assert set(swept) == {0}

@@ -10,6 +10,7 @@ import pytest
 
 from deployments.seaweed import Endpoint
 from tasks.manifests import ModelManifest
+from tasks.store import sweep
 from tasks.store.address import open_store
 from tasks.store.heads import history_of
 from tasks.store.inventory import take_inventory
@@ -209,7 +210,9 @@ def test_gc_on_object_storage_goes_by_its_clock(gift: Gift, endpoint: Endpoint) 
     assert store.list() == []
 
 
-def test_gc_names_and_removes_what_killed_writers_left(gift: Gift, store: ObjectStore) -> None:
+def test_gc_names_and_removes_what_killed_writers_left(
+    gift: Gift, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On object storage an upload that nobody completed or aborted; its parts cost money."""
     reported(store)
     before = store.list()
@@ -224,6 +227,8 @@ def test_gc_names_and_removes_what_killed_writers_left(gift: Gift, store: Object
     time.sleep(2.1)
     young = gift("gc", "--delete", "--older-than", "1h", "--store", store.url)
     assert "nothing to remove" in young[1]
+    assert "nothing to remove" in gift("gc", "--older-than", "1s", "--store", store.url)[1]
+    monkeypatch.setattr(sweep, "WRITING_SECONDS", 1.0)
     out = gift("gc", "--older-than", "1s", "--store", store.url)[1]
     assert "left by a killed writer, outputs/" in out
     assert "1 objects, 0.0 MB; nothing was removed" in out
