@@ -253,6 +253,11 @@ def _be_rank(folder: Path, rank: int, launcher: int) -> None:
         if not isinstance(error, SystemExit) or error.code:
             write_failure(folder, rank, error)
         raise
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not the interpreter's end: DistributedDataParallel keeps gloo's threads alive past the group,
+    # and one that still gives back a tensor then aborts a process whose work is done.
+    os._exit(0)
 
 
 if __name__ == "__main__":

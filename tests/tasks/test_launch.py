@@ -123,6 +123,18 @@ if rank == 0:
     assert len(world.lines) == 4
 
 
+def test_what_is_left_at_a_ranks_end_cannot_undo_its_work(world: World) -> None:
+    """A thread of gloo's once aborted a rank that had done everything: here that is certain."""
+    body = """
+import atexit
+atexit.register(os.abort)
+print("done", end="")
+write_event(folder, {"rank": rank}) if rank == 0 else None
+"""
+    assert list(world.run(body)) == [{"rank": 0}]
+    assert sorted(world.lines) == ["rank 0: done", "rank 1: done"]
+
+
 def test_a_rank_killed_at_work_is_the_cause_whatever_the_others_say(world: World) -> None:
     """Real collectives: rank 0 sees its peer's connection close, and it listens to nobody else."""
     body = """
