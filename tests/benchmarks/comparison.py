@@ -1,10 +1,7 @@
 """The benchmark itself: plain against ours, and the ladder between them, as plain numbers."""
 
-import os
-import platform
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -12,6 +9,7 @@ import torch
 
 from gift_core.engine import AUTOCAST
 from tests.benchmarks.ladder import Rung, Weights, largest_differences, rungs_for, steps_of
+from tests.benchmarks.machines import this_machine
 from tests.benchmarks.measures import Peak, matrix_rate, operations, peaks, seconds
 from tests.benchmarks.plain_step import PlainBatch, unit_features
 from tests.benchmarks.worlds import Setting, World, build_world
@@ -40,7 +38,10 @@ def run(setting: Setting, with_ladder: bool, done: Done) -> Results:
     # First, while this process holds no weights: what a child needs is then there.
     peak = peaks(rungs if with_ladder else (rungs[0], rungs[-1]), setting, done)
     world = build_world(setting)
-    results: Results = {"setting": asdict(setting), "machine": machine(setting)}
+    results: Results = {
+        "setting": asdict(setting),
+        "machine": this_machine(torch.device(setting.device)),
+    }
     results |= compared(world, done)
     results["memory"] = _memory(peak[rungs[0].name], peak[rungs[-1].name])
     results["ladder"] = climbed(world, peak, done) if with_ladder else []
@@ -110,27 +111,6 @@ def climbed(world: World, peak: dict[str, Peak], done: Done) -> list[Results]:
 def _counted(rung: Rung, weights: Weights, batch: PlainBatch) -> int:
     """Take one step and count it, as written: compiled code hides its operations."""
     return operations(steps_of(replace(rung, compiled=False), weights)(batch))
-
-
-def machine(setting: Setting) -> Results:
-    """Name what the figures were measured on."""
-    if setting.device.startswith("cuda"):
-        name = torch.cuda.get_device_name(setting.device)
-    else:
-        name = _processor()
-    return {
-        "name": name,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def _equality(weights: dict[str, Weights], setting: Setting) -> Results:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.benchmarks.generation import main
 
-KEYS = {"setting", "seconds", "ratio", "equality", "digests"}
+KEYS = {"setting", "machine", "seconds", "ratio", "equality", "digests"}
 SMALL = ["--steps", "2", "--batch", "4", "--single", "2", "--repeats", "2"]
 
 
@@ -23,3 +23,11 @@ def test_the_command_writes_what_it_promises(
     assert len(set(results["digests"])) == 1
     assert [len(results["seconds"][side]) for side in ("single", "batched")] == [2, 2]
     assert "ratio" in capsys.readouterr().out
+
+
+def test_the_released_loop_makes_other_pictures(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    assert main([*SMALL, "--against-released", "--json", str(file)]) == 0
+    results = json.loads(file.read_text())
+    assert results["equality"]["equal"] is None
+    assert results["equality"]["share"] > 0.1
