@@ -67,7 +67,7 @@ def measure(options: argparse.Namespace) -> dict[str, dict]:  # type: ignore[typ
     prompts = [PROMPTS[n % len(PROMPTS)] for n in range(options.batch)]
     seeds = list(range(options.batch))
     one = slice(0, options.single)
-    generator.generate(prompts[:2], seeds[:2])  # what is set up at the first call is not counted
+    generator.generate(prompts, seeds)  # what is set up at the first call is not counted
     single.generate(prompts[:1], seeds[:1])
     turns: list[Turn] = []
     for number in range(options.repeats):
