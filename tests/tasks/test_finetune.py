@@ -173,6 +173,37 @@ def test_asked_to_stop_it_finishes_the_step_and_keeps_a_checkpoint(
         assert resumed == alone
 
 
+def test_low_rank_updates_over_two_processes_and_a_stop(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    """Every rank draws updates of its own; those of rank 0 count, and a resumed run's are kept."""
+    world = World.make(
+        tmp_path_factory.mktemp("low-rank"),
+        num_steps=NUM_STEPS,
+        warmup_steps=2,
+        learning_rate=1e-3,
+        trained={"lora": {"rank": 2}},
+    )
+    alone = finetune.fn(world.store("alone"), *world.arguments).manifest
+    store, arguments = world.store("two"), with_execution(world, processes=2, checkpoint_every=0)
+    with (
+        handled(),
+        at_step(4, lambda: os.kill(os.getpid(), signal.SIGTERM)),
+        pytest.raises(Stopped),
+    ):
+        finetune.fn(store, *arguments)
+    produced = finetune.fn(store, *arguments).manifest
+    assert produced.key == alone.key
+    one = weights(FolderStore(world.folder / "alone"), alone, tmp_path / "one")
+    two = weights(store, produced, tmp_path / "two")
+    parent = weights(store, world.parent, tmp_path / "parent")
+    assert one.keys() == two.keys() == parent.keys()
+    moved = [name for name, weight in one.items() if not torch.equal(weight, parent[name])]
+    assert moved
+    for name, weight in one.items():
+        assert (weight - two[name]).abs().max() < 1e-5, name
+
+
 def test_outside_the_main_thread_signals_are_left_alone(world: World, alone: ModelManifest) -> None:
     found: list[ModelManifest] = []
     store = world.store("thread")
