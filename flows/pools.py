@@ -14,6 +14,7 @@ from flows.pool_runs import PoolRun, check_deployments, run_on_pool
 from flows.storage import sequence_store
 from gift_core.errors import StageLost
 from gift_core.objective import Objective
+from tasks.batch_size import with_known_batch_size
 from tasks.check import PlannedDataSet, PlannedTask
 from tasks.estimate_fisher import planned_fisher
 from tasks.evaluate import planned_scores
@@ -160,11 +161,12 @@ class Pools:
 
 
 def _missing_shards(objects: ObjectStore, plan: PairsPlan) -> list[int]:
-    """The numbers of the shards that do not stand."""
+    """The numbers of the shards that do not stand: all, while a worker has a batch size to find."""
+    settled = with_known_batch_size(objects, plan)
     return [
         number
         for number, start in enumerate(plan.starts)
-        if find_planned(objects, planned_shard(plan, start)) is None
+        if settled is None or find_planned(objects, planned_shard(settled, start)) is None
     ]
 
 

@@ -16,6 +16,8 @@ from flows.storage import sequence_store, stage_store
 from gift_core.gate import Failure, GatePolicy
 from gift_core.objective import Objective
 from tasks import artifacts
+from tasks.batch_size import with_batch_size
+from tasks.behind import OneBehind
 from tasks.check import PlannedDataSet, PlannedTask
 from tasks.estimate_fisher import fisher_of_model
 from tasks.evaluate import evaluate as score_model
@@ -88,12 +90,15 @@ def synthesize(
     with stage_store(store) as objects:
         plan = taken(objects, PairsPlan, plan)
         generator = LazyGenerator(plan.settings)
-        made = [
-            generate_shard(objects, plan, start, generator).manifest
-            for start in plan.starts_in(shards)
-        ]
+        plan = with_batch_size(objects, plan, generator)
+        with OneBehind("gift-commit") as behind:  # a shard is stored while the next one is made
+            commits = [
+                behind.submit(generate_shard(objects, plan, start, generator))
+                for start in plan.starts_in(shards)
+            ]
         if shards is not None:
             return None
+        made = [commit.result().manifest for commit in commits]
         produced = commit_pairs(objects, plan, made)
         artifacts.publish_pairs(objects, produced.manifest)
         artifacts.publish_output(objects, produced, made)

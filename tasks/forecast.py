@@ -149,6 +149,8 @@ def _stages(
     if num_pairs:
         shards = -(-synthesis.num_pairs // synthesis.pairs_per_shard) * number
         work = f"{num_pairs:,} pairs in {shards} shards"
+        if synthesis.generator.batch_size == "auto":
+            work += "; batch size auto: found on the GPU, 16 on a CPU"
         yield StageForecast("synthesize", number, work, _synthesis_seconds(sequence, num_pairs))
     steps = sum(task.num_steps for task in tasks)
     images = f"{batch} images" + (f" and {batch} pairs" if num_pairs else "")
@@ -194,7 +196,7 @@ def _synthesis_seconds(sequence: SequenceSettings, num_pairs: int) -> float:
     generator = sequence.synthesis.generator
     if not isinstance(generator, DiffusersSettings):
         return 0.0
-    batched = generator.compile and generator.batch_size >= 16
+    batched = generator.compile and (generator.batch_size == "auto" or generator.batch_size >= 16)
     rate = COMPILED_PICTURES_A_SECOND if batched else PICTURES_A_SECOND
     area = ((generator.image_size or PUBLISHED_SIZE) / PUBLISHED_SIZE) ** 2
     candidates = max(1, sequence.synthesis.selection.candidates)

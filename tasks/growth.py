@@ -7,6 +7,7 @@ the new one. Their settings come from the sequence file and from what arrived.
 from pydantic import ValidationError
 
 from gift_core.errors import DataError, SettingsError, StoreError
+from tasks.batch_size import with_known_batch_size
 from tasks.check import Plan, PlannedTask
 from tasks.manifests import ModelManifest, PairsManifest, canonical_json, sha256_hex
 from tasks.sequence import SequenceSettings, TaskSettings
@@ -15,7 +16,7 @@ from tasks.store.arrivals import Arrivals
 from tasks.store.heads import HeadEntry
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import find_output
-from tasks.synthesize import plan_pairs
+from tasks.synthesize import deciding, plan_pairs
 
 
 def models_of(store: ObjectStore, head: HeadEntry) -> tuple[ModelManifest, ...]:
@@ -80,7 +81,7 @@ def check_unchanged(
     first, learnt = models[0], models[1:]
     if first.inputs.get("model") != plan.model_identity:
         raise _changed(plan, "the pretrained model")
-    for task, model in zip(plan.tasks, learnt, strict=False):
+    for task, parent, model in zip(plan.tasks, models, learnt, strict=False):
         expected = {
             "finetune": task.finetune.model_dump(mode="json"),
             "class_names": list(task.class_names),
@@ -90,7 +91,7 @@ def check_unchanged(
             raise _changed(plan, f"the settings of task {task.name}")
         if model.inputs.get("data") != task.digests["train"]:
             raise _changed(plan, f"the data of task {task.name}")
-        if not _same_pairs(store, plan, head, task, model):
+        if not _same_pairs(store, plan, head, task, parent, model):
             raise _changed(plan, f"what the replay pairs of task {task.name} are made with")
 
 
@@ -110,7 +111,12 @@ def _settings(sequence: SequenceSettings, arrivals: Arrivals, model: ModelManife
 
 
 def _same_pairs(
-    store: ObjectStore, plan: Plan, head: HeadEntry, task: PlannedTask, model: ModelManifest
+    store: ObjectStore,
+    plan: Plan,
+    head: HeadEntry,
+    task: PlannedTask,
+    parent: ModelManifest,
+    model: ModelManifest,
 ) -> bool:
     """Whether the pairs that a model was learnt with are those that the plan would make."""
     if plan.generator_identity is None or "pairs" not in model.inputs:
@@ -120,16 +126,24 @@ def _same_pairs(
     pairs = find_output(store, PairsManifest, *reference.split("/")) if reference else None
     if pairs is None:
         return False
-    synthesis, pool = plan.sequence.synthesis, plan.prompt_pool(task)
-    asked = plan_pairs(
-        task.name, task.index, pool, synthesis, plan.generator_identity, plan.sequence.seed
+    asked = with_known_batch_size(
+        store,
+        plan_pairs(
+            task.name,
+            task.index,
+            plan.prompt_pool(task),
+            plan.sequence.synthesis,
+            plan.generator_identity,
+            plan.sequence.seed,
+            parent,
+        ),
     )
-    settings = synthesis.model_dump(mode="json", exclude={"generator": {"model", "revision"}})
-    return (pairs.generator, pairs.settings, pairs.prompts_sha256) == (
-        plan.generator_identity,
-        settings,
-        sha256_hex(canonical_json(list(asked.prompts))),
-    )
+    if asked is None:
+        return False
+    prompts_sha256 = sha256_hex(canonical_json(list(asked.prompts)))
+    wanted = asked.generator_identity, deciding(asked), asked.batch_size_found, prompts_sha256
+    found = pairs.generator, pairs.settings, pairs.inputs.get("batch-size"), pairs.prompts_sha256
+    return found == wanted
 
 
 def _changed(plan: Plan, what: str) -> SettingsError:

@@ -95,6 +95,13 @@ class Manifest(Record):
         raise KeyError(f"{self.stage} {self.key[:12]} has no file {name}")
 
 
+class BatchSizeManifest(Manifest):
+    """How many pictures a generator makes a call, where that was left to be found."""
+
+    stage: Literal["batch-size"] = "batch-size"
+    batch_size: int = Field(ge=1)
+
+
 class ShardManifest(Manifest, Rejects):
     """One Parquet shard of replay pairs: pairs `start` to `start + num_pairs - 1` of a task."""
 
@@ -191,7 +198,12 @@ class ScoresManifest(Manifest):
     retrieval: Retrieval | None = added(None)
 
 
-PART_OF = {"synthesize-shard": "synthesize", "score": "evaluate", "retrieve": "evaluate"}
+PART_OF = {
+    "batch-size": "synthesize",
+    "synthesize-shard": "synthesize",
+    "score": "evaluate",
+    "retrieve": "evaluate",
+}
 """Outputs that are parts of another stage's output, found and made one by one."""
 
 

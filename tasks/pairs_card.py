@@ -94,6 +94,7 @@ def card_of(pairs: PairsManifest, prompts: Counter[str], licence: str) -> str:
         f"- Licence: {escaped(licence)}",
         f"- Pairs: {pairs.num_pairs:,} in {len(pairs.files)} shards, {num_bytes / 1e6:,.1f} MB",
         f"- Prompts: {len(prompts):,} distinct, each {least} to {most} times",
+        *_batch_size(pairs),
         f"- Not kept: {escaped(pairs.rejects_in_words)}",
         f"- Seed of the run: {pairs.seed}",
         f"- SHA-256 of the prompts: `{pairs.prompts_sha256}`",
@@ -112,3 +113,11 @@ def card_of(pairs: PairsManifest, prompts: Counter[str], licence: str) -> str:
         + ".",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _batch_size(pairs: PairsManifest) -> list[str]:
+    """Pictures a call, where the number was found and not set."""
+    if "batch-size" not in pairs.inputs:
+        return []
+    size = pairs.settings["generator"]["batch_size"]
+    return [f"- Pictures a call: {size} (auto: found once for this generator, then kept)"]

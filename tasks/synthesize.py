@@ -25,7 +25,7 @@ from tasks.models.generators import Generator
 from tasks.progress import Progress
 from tasks.recognition import teacher_judge
 from tasks.store.objects import ObjectStore
-from tasks.store.outputs import Produced, plan_output, run_output
+from tasks.store.outputs import Produced, make_output, plan_output, run_output
 from tasks.store.shards import ReplayPair, write_shard
 
 MAX_TASKS = 100
@@ -50,6 +50,9 @@ class PairsPlan(Settings):
     seeds: tuple[int, ...]
     teacher: ModelManifest | None = added(
         None, description="The model that selects pictures; empty: none is asked"
+    )
+    batch_size_found: str | None = added(
+        None, description="Digest of the output that says the batch size; empty: it was set"
     )
 
     @property
@@ -117,8 +120,11 @@ class LazyGenerator:
 )
 def generate_shard(
     store: ObjectStore, plan: PairsPlan, start: int, generator: Callable[[], Generator]
-) -> Produced[ShardManifest]:
-    """Make one shard of pairs, or find it made: equal plan, equal bytes on the same device."""
+) -> Callable[[], Produced[ShardManifest]]:
+    """Make one shard of pairs, or find it made: equal plan, equal bytes on the same device.
+
+    What is returned commits it, and may do so while the next one is made (`tasks.behind`).
+    """
     prompts, _ = plan.shard(start)
     manifest = planned_shard(plan, start)
 
@@ -139,7 +145,7 @@ def generate_shard(
         counts = {"num_rejected": rejected.total(), "rejected": dict(sorted(rejected.items()))}
         return manifest.model_copy(update={"num_pairs": len(pairs)} | counts)
 
-    return run_output(store, manifest, make, device=str(best_device()))
+    return make_output(store, manifest, make, device=str(best_device()))
 
 
 def planned_shard(plan: PairsPlan, start: int) -> ShardManifest:
@@ -149,7 +155,7 @@ def planned_shard(plan: PairsPlan, start: int) -> ShardManifest:
     if plan.teacher is not None:
         inputs["model"] = plan.teacher.digest
     settings = {
-        "generator": _deciding(plan)["generator"],
+        "generator": deciding(plan)["generator"],
         "task": plan.task,
         "start": start,
         "prompts": list(prompts),
@@ -167,7 +173,7 @@ def planned_shard(plan: PairsPlan, start: int) -> ShardManifest:
     )
 
 
-def _deciding(plan: PairsPlan) -> Json:
+def deciding(plan: PairsPlan) -> Json:
     """The settings that decide pictures; where a generator lies does not, what it is stands apart.
 
     Settings that came later are left out at their defaults (`gift_core.settings.added`).
@@ -209,6 +215,8 @@ def commit_pairs(
     Raises DataError when the pairs are too few to contrast with one another, or a shard is short.
     """
     inputs = {f"shard-{shard.start:06d}": shard.digest for shard in shards}
+    if plan.batch_size_found is not None:
+        inputs["batch-size"] = plan.batch_size_found
     for shard in shards:
         planned = len(plan.shard(shard.start)[0])
         if shard.num_pairs != planned:  # made before black pictures were replaced
@@ -226,7 +234,7 @@ def commit_pairs(
         PairsManifest,
         name=plan.task,
         inputs=inputs,
-        settings=_deciding(plan),
+        settings=deciding(plan),
         seed=plan.seed,
         task=plan.task,
         generator=plan.generator_identity,

@@ -98,11 +98,10 @@ class DiffusersSettings(Settings):
         description="released: PNDM at 50 steps or more, DPM-Solver++ below (the released code's); "
         "model: the scheduler saved with the pipeline; else the one of that name",
     )
-    batch_size: int = Field(
+    batch_size: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
         default=16,
-        ge=1,
-        le=1024,
-        description="Pictures a call (the released code: 1); part of the plan of a shard",
+        description="Pictures a call (the released code: 1); part of the plan of a shard. auto: as "
+        "many as a GPU's memory allows, found once and kept in the store; 16 on a CPU",
     )
     loras: tuple[LoraSettings, ...] = added(
         (), max_length=8, description="Low-rank weights mixed into the pipeline"

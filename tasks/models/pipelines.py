@@ -17,6 +17,8 @@ from tasks.models.generators import WHERE, DiffusersSettings, Pictures
 
 INDEX = "model_index.json"
 LIBRARIES = ("diffusers", "transformers")
+TRIED_STEPS = 2
+"""Of a batch that is made to see what it takes: every step takes the same memory."""
 RELEASED_STEPS = 50
 """Below this many steps the released code leaves PNDM for DPM-Solver++ (docs/method.md)."""
 
@@ -134,12 +136,25 @@ class PipelineGenerator:
             logger.warning("memory ran out: from here on %s (last digits may differ)", words)
             save()
 
-    def _generated(self, prompts: Sequence[str], seeds: Sequence[int]) -> Pictures:
+    def try_batch(self, num_pictures: int) -> None:
+        """Make a batch in few steps and decode it; torch.OutOfMemoryError when it does not fit.
+
+        Unlike `generate` it saves no memory then: whoever asks wants to know.
+        """
+        prompts = ["a photo."] * num_pictures
+        self._generated(prompts, range(num_pictures), num_inference_steps=TRIED_STEPS)
+
+    def _generated(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        **changed: int,
+    ) -> Pictures:
         output = self.pipeline(
             list(prompts),
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
             output_type="pt",
-            **self._arguments,
+            **(self._arguments | changed),
         )
         # Rounded where they were made: a byte a value travels, not four.
         levels_BCHW: Tensor = (output.images.float() * 255.0).round().to(torch.uint8)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from gift_core.errors import GiftError, SettingsError
 from tasks.manifests import (
+    BatchSizeManifest,
     FisherManifest,
     Manifest,
     ModelManifest,
@@ -28,6 +29,7 @@ from tasks.store.objects import ObjectStore
 
 KINDS: dict[str, type[Manifest]] = {
     "pretrained": ModelManifest,
+    "batch-size": BatchSizeManifest,
     "synthesize-shard": ShardManifest,
     "synthesize": PairsManifest,
     "finetune": ModelManifest,
@@ -37,7 +39,9 @@ KINDS: dict[str, type[Manifest]] = {
     "evaluate": ScoresManifest,
     "report": SequenceManifest,
 }
-_NAMES_A_MANIFEST = re.compile(r"parent|pairs|model|baseline|(shard|model|pairs|fisher|scores)-\d+")
+_NAMES_A_MANIFEST = re.compile(
+    r"parent|pairs|model|baseline|batch-size|(shard|model|pairs|fisher|scores)-\d+"
+)
 _GROUPS = {"model": "models", "pairs": "pairs", "fisher": "fishers", "scores": "scores"}
 
 

@@ -12,6 +12,7 @@ repair an output that no longer counts: one manifest is put in place of it, by c
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -93,18 +94,37 @@ def run_output(
 ) -> Produced[M]:
     """Find the output that `manifest` asks for, or make it in an empty folder and commit it.
 
-    `manifest` is complete but for its files and for what only the work tells; `make` fills the
+    What `make_output` does, and then at once what it leaves to be done. Raises what both raise.
+    """
+    given = store, manifest, make
+    return make_output(*given, device=device, scratch=scratch, measured=measured)()
+
+
+def make_output(
+    store: ObjectStore,
+    manifest: M,
+    make: Callable[[Path], M | None],
+    *,
+    device: str = "cpu",
+    scratch: Path | None = None,
+    measured: Mapping[str, float] | None = None,
+) -> Callable[[], Produced[M]]:
+    """Find the output that `manifest` asks for, or make it; what is returned commits it.
+
+    `manifest` is complete but for its files and for what only the work tells; `make` fills an empty
     folder and returns the completed manifest, or None when there is nothing to complete. The
-    folder lies in `scratch` (default: the system's) and is removed. `measured` is read after the
-    work, for the run record: `make` may fill it. Raises StoreError, ValueError
-    when `make` changed the key, and what `make` raises.
+    folder lies in `scratch` (default: the system's) and is removed by the commit, which is called
+    once, from any thread, and raises StoreError. `measured` is read after the work, for the run
+    record: `make` may fill it. Raises StoreError, ValueError when `make` changed the key, and what
+    `make` raises.
     """
     found = find_planned(store, manifest)
     if found is not None:
-        return found
+        return lambda: found
     started, clock = datetime.now(UTC), time.perf_counter()
-    with TemporaryDirectory(prefix="gift-", dir=scratch) as folder:
-        made = make(Path(folder)) or manifest
+    with ExitStack() as cleaning:
+        folder = Path(cleaning.enter_context(TemporaryDirectory(prefix="gift-", dir=scratch)))
+        made = make(folder) or manifest
         if (made.stage, made.key) != (manifest.stage, manifest.key):
             raise ValueError(f"{manifest.stage}: make returned a manifest with another key")
         record = RunRecord(
@@ -114,7 +134,13 @@ def run_output(
             num_threads=torch.get_num_threads(),
             measured=dict(measured or {}),
         )
-        return Produced(commit_output(store, made, Path(folder), record), reused=False)
+        until_committed = cleaning.pop_all()
+
+    def commit() -> Produced[M]:
+        with until_committed:
+            return Produced(commit_output(store, made, folder, record), reused=False)
+
+    return commit
 
 
 def find_planned(store: ObjectStore, manifest: M) -> Produced[M] | None:

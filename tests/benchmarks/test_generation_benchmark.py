@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.generation import main
+from tests.benchmarks.generation_commits import main as commits
 
 KEYS = {"setting", "machine", "seconds", "ratio", "equality", "digests"}
 SMALL = ["--steps", "2", "--batch", "4", "--single", "2", "--repeats", "2"]
@@ -31,3 +32,10 @@ def test_the_released_loop_makes_other_pictures(tmp_path: Path) -> None:
     results = json.loads(file.read_text())
     assert results["equality"]["equal"] is None
     assert results["equality"]["share"] > 0.1
+
+
+def test_shards_stored_behind_are_those_stored_in_turn() -> None:
+    words = "--shards 3 --pairs 2 --generate 0.01 --upload 0.01 --rounds 2"
+    figures = commits(words.split())
+    assert figures.keys() == {"seconds", "ratio", "equal digests"}
+    assert figures["equal digests"] is True

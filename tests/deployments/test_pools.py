@@ -47,6 +47,13 @@ def last_checkpoint(sequence: SequenceSettings) -> int:
     return 0
 
 
+def with_auto_batches(sequence: SequenceSettings) -> SequenceSettings:
+    """The sequence with a batch size that workers settle."""
+    generator = sequence.synthesis.generator.model_copy(update={"batch_size": "auto"})
+    synthesis = sequence.synthesis.model_copy(update={"generator": generator})
+    return sequence.model_copy(update={"synthesis": synthesis})
+
+
 @pytest.fixture(scope="module")
 def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PoolServer]:
     with pool_server(tmp_path_factory.mktemp("pools"), HEARTBEAT_LOST) as made:
@@ -60,8 +67,10 @@ def on_pools(
     pools: PoolServer, tiny_data: Path
 ) -> tuple[SequenceSettings, SequenceResult, SequenceSettings, SequenceResult]:
     """The same sequence twice, in two stores: on the pool, and in this process."""
-    there = executed(one_task(tiny_data, pools.folder / "there"), stages="pools", generation_runs=3)
-    here = one_task(tiny_data, pools.folder / "here")
+    there, here = (
+        with_auto_batches(one_task(tiny_data, pools.folder / n)) for n in ("there", "here")
+    )
+    there = executed(there, stages="pools", generation_runs=3)
     return there, continual_sequence(sequence=there), here, continual_sequence(sequence=here)
 
 
@@ -71,6 +80,7 @@ def test_stages_on_three_workers_give_the_manifests_of_one_process(
 ) -> None:
     there, result, here, in_process = on_pools
     assert manifests(there) == manifests(here)
+    assert sum(path.startswith("outputs/batch-size/") for path in manifests(there)) == 1
     assert result.manifest.scores == in_process.manifest.scores
     assert result.manifest.matrix == in_process.manifest.matrix
     parent = pools.named("tiny")[0]

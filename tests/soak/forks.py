@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -18,13 +19,15 @@ class Teller:
 
     def __init__(self, descriptor: int, hold_at: int | None) -> None:
         self._descriptor, self._hold_at, self._num_told = descriptor, hold_at, 0
+        self._lock = threading.Lock()  # who tells something while the process waits, waits as well
 
     def __call__(self, *words: object) -> None:
         """Tell one line; it is whole, whatever becomes of the process."""
-        os.write(self._descriptor, (" ".join(map(str, words)) + "\n").encode())
-        self._num_told += 1
-        while self._num_told == self._hold_at:
-            time.sleep(1)
+        with self._lock:
+            os.write(self._descriptor, (" ".join(map(str, words)) + "\n").encode())
+            self._num_told += 1
+            while self._num_told == self._hold_at:
+                time.sleep(1)
 
 
 @dataclass(frozen=True)

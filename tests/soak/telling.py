@@ -22,7 +22,7 @@ from tasks import (
 )
 from tasks.learning import Event
 from tasks.manifests import Manifest
-from tasks.store import local_files
+from tasks.store import local_files, outputs
 from tasks.store.objects import FolderStore, ObjectStore
 from tasks.store.outputs import Produced
 from tasks.store.s3 import S3Store
@@ -72,26 +72,36 @@ def _around(tell: Teller, name: str, function: Callable[..., Any]) -> Callable[.
 
 
 def _tell_work(tell: Teller, module: Any) -> None:  # noqa: ANN401 - a module of a stage
-    run_output = module.run_output
+    make_output = outputs.make_output
 
-    @wraps(run_output)
+    @wraps(make_output)
     def told(
         store: ObjectStore,
         manifest: Manifest,
         make: Callable[[Path], Manifest | None],
         **named: Any,  # noqa: ANN401
-    ) -> Produced[Manifest]:
+    ) -> Callable[[], Produced[Manifest]]:
         output = f"{manifest.stage}/{manifest.key}"
 
         def telling_make(folder: Path) -> Manifest | None:
             tell("begin", output)
             return make(folder)
 
-        produced: Produced[Manifest] = run_output(store, manifest, telling_make, **named)
-        tell("found" if produced.reused else "made", output)
-        return produced
+        commit = make_output(store, manifest, telling_make, **named)
 
-    module.run_output = told
+        def telling_commit() -> Produced[Manifest]:
+            produced = commit()
+            tell("found" if produced.reused else "made", output)
+            return produced
+
+        return telling_commit
+
+    def told_at_once(*given: Any, **named: Any) -> Produced[Manifest]:  # noqa: ANN401
+        return told(*given, **named)()
+
+    module.run_output = told_at_once
+    if hasattr(module, "make_output"):
+        module.make_output = told
 
 
 def _tell_steps(tell: Teller) -> None:

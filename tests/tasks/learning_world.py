@@ -53,7 +53,7 @@ class World:
             task.name, 1, plan.prompt_pool(task), sequence.synthesis, plan.generator_identity, 7
         )
         shards = [
-            generate_shard.fn(store, pairs_plan, start, generator).manifest
+            generate_shard.fn(store, pairs_plan, start, generator)().manifest
             for start in pairs_plan.starts
         ]
         pairs = commit_pairs.fn(store, pairs_plan, shards).manifest

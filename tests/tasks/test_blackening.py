@@ -57,7 +57,7 @@ def test_exactly_as_many_good_pairs_and_the_rest_counted(
     generator = PipelineGenerator(settings, torch.device("cpu"))
     generator.pipeline = double = Blackening(generator.pipeline, told)
     store = FolderStore(tmp_path)
-    shards = [generate_shard.fn(store, plan, s, lambda: generator).manifest for s in plan.starts]
+    shards = [generate_shard.fn(store, plan, s, lambda: generator)().manifest for s in plan.starts]
     manifest = commit_pairs.fn(store, plan, shards).manifest
     assert 4 <= double.num_black <= 20
     assert (manifest.num_pairs, manifest.rejected) == (48, {reason: double.num_black})

@@ -63,6 +63,14 @@ def test_a_run_that_could_start_lacks_a_gpu_at_most(tmp_path: Path, tiny_data: P
     assert all(sentence.startswith("no GPU on this machine") for sentence in plan.missing)
     assert [(task.num_train, task.num_test) for task in plan.tasks] == [(10, 6), (10, 6)]
     assert [task.name for task in plan.panel] == ["panel"]
+    (work,) = [stage.work for stage in plan.stages if stage.name == "synthesize"]
+    assert work == "12 pairs in 4 shards"
+    generator = sequence.synthesis.generator.model_copy(update={"batch_size": "auto"})
+    synthesis = sequence.synthesis.model_copy(update={"generator": generator})
+    found = forecast(sequence.model_copy(update={"synthesis": synthesis}))
+    assert f"{work}; batch size auto: found on the GPU, 16 on a CPU" in {
+        s.work for s in found.stages
+    }
     plain = forecast(sequence.model_copy(update={"method": "finetune"}))
     assert "synthesize" not in {stage.name for stage in plain.stages}
     assert not (tmp_path / "store").exists()

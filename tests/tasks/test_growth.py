@@ -1,17 +1,24 @@
 """A sequence grown by a task: what its head has learnt, and whose settings nobody knows."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from gift_core.errors import DataError, SettingsError, StoreError
-from tasks.growth import grown, models_of, tasks_of
+from gift_core.selection import Selection
+from tasks.batch_size import with_batch_size
+from tasks.generation import SynthesisSettings
+from tasks.growth import _same_pairs, grown, models_of, tasks_of
 from tasks.sequence import TaskSettings
 from tasks.store.arrivals import Arrival, Arrivals
 from tasks.store.heads import HeadEntry, ModelReference, head_of
 from tasks.store.objects import FolderStore
+from tasks.synthesize import commit_pairs, plan_pairs, planned_shard
 from tests.deployments.made_up_stores import reported
 from tests.tasks.conftest import MadeUpRun
+from tests.tasks.test_synthesize import POOL
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +85,40 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
     run.store.delete(path)
     with pytest.raises(StoreError, match="is missing or was altered, and the head of little"):
         models_of(run.store, head)
+
+
+def synthesis(**generator: object) -> SynthesisSettings:
+    return SynthesisSettings.model_validate({"num_pairs": 4, "generator": generator})
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "same"),
+    [
+        (synthesis(), synthesis(model="org/moved"), True),
+        (synthesis(), synthesis(batch_size=8), False),
+        (synthesis(batch_size="auto"), synthesis(batch_size="auto"), True),
+        (synthesis(batch_size="auto"), synthesis(), False),  # 16 both, and other pairs
+        (synthesis(loras=[{"path": "org/style"}]), synthesis(loras=[{"path": "org/style"}]), True),
+        (
+            synthesis().model_copy(update={"selection": Selection(candidates=2)}),
+            synthesis().model_copy(update={"selection": Selection(candidates=2)}),
+            True,
+        ),
+    ],
+)
+def test_the_pairs_of_a_head_are_those_that_would_be_made(
+    made: SynthesisSettings, asked: SynthesisSettings, same: bool, run: MadeUpRun, tmp_path: Path
+) -> None:
+    store, (parent, model, *_) = FolderStore(tmp_path), run.models
+    plan = plan_pairs("digits", 1, POOL, made, "painter@1", 7, parent)
+    plan = with_batch_size(store, plan, pytest.fail, torch.device("cpu"))
+    shard = planned_shard(plan, 0).model_copy(update={"num_pairs": 4})
+    pairs = commit_pairs.fn(store, plan, [shard]).manifest
+    learnt = model.model_copy(update={"inputs": {"pairs": pairs.digest}})
+    head = SimpleNamespace(lineage={f"synthesize/{pairs.key}": pairs.digest})
+    sequence = SimpleNamespace(synthesis=asked, seed=7)
+    wanted = SimpleNamespace(
+        sequence=sequence, generator_identity="painter@1", prompt_pool=lambda _task: POOL
+    )
+    task = SimpleNamespace(name="digits", index=1)
+    assert _same_pairs(store, wanted, head, task, parent, learnt) is same  # type: ignore[arg-type]

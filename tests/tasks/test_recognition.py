@@ -47,7 +47,7 @@ def made(store: FolderStore, model: ModelManifest, selection: Selection) -> Pair
     )
     synthesis = SynthesisSettings(num_pairs=6, generator=generator, selection=selection)
     plan = plan_pairs("cold", 1, PROMPTS, synthesis, generator.check(), seed=0, teacher=model)
-    shard = generate_shard.fn(store, plan, 0, LazyGenerator(synthesis)).manifest
+    shard = generate_shard.fn(store, plan, 0, LazyGenerator(synthesis))().manifest
     return commit_pairs.fn(store, plan, [shard]).manifest
 
 

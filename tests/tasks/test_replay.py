@@ -37,7 +37,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 @pytest.fixture
 def stored(tmp_path: Path) -> tuple[FolderStore, PairsManifest]:
     store, plan = FolderStore(tmp_path / "store"), plan_of(num_pairs=8)
-    shards = [generate_shard.fn(store, plan, s, lambda: Squares()).manifest for s in plan.starts]
+    shards = [generate_shard.fn(store, plan, s, lambda: Squares())().manifest for s in plan.starts]
     return store, commit_pairs.fn(store, plan, shards).manifest
 
 

@@ -54,7 +54,7 @@ def world(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     )
     generator = LazyGenerator(sequence.synthesis)
     shards = [
-        generate_shard.fn(store, pairs_plan, start, generator).manifest
+        generate_shard.fn(store, pairs_plan, start, generator)().manifest
         for start in pairs_plan.starts
     ]
     return World(store, plan, parent, commit_pairs.fn(store, pairs_plan, shards).manifest)

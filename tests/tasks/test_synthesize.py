@@ -32,7 +32,7 @@ def plan_of(num_pairs: int = 7) -> PairsPlan:
 
 
 def made(store: FolderStore, plan: PairsPlan, painter: Painter) -> list[object]:
-    return [generate_shard.fn(store, plan, start, lambda: painter) for start in plan.starts]
+    return [generate_shard.fn(store, plan, start, lambda: painter)() for start in plan.starts]
 
 
 def test_plan_draws_prompts_and_gives_each_pair_the_papers_seed() -> None:
@@ -125,7 +125,7 @@ def test_settings_that_change_pictures_change_the_key(
 ) -> None:
     store, plan = FolderStore(tmp_path), plan_of()
     other = plan.model_copy(update={"settings": plan.settings.model_copy(update=changes)})
-    one, two = (generate_shard.fn(store, each, 0, Painter) for each in (plan, other))
+    one, two = (generate_shard.fn(store, each, 0, Painter)() for each in (plan, other))
     assert not two.reused
     assert one.manifest.key != two.manifest.key
 
@@ -159,6 +159,6 @@ def test_shard_does_not_depend_on_where_the_generator_lies(tmp_path: Path) -> No
             )
         }
     )
-    one, other = (generate_shard.fn(store, p, 0, lambda: Painter()) for p in (plan, moved))
+    one, other = (generate_shard.fn(store, p, 0, lambda: Painter())() for p in (plan, moved))
     assert other.reused
     assert one.manifest == other.manifest

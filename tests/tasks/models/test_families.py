@@ -101,7 +101,7 @@ def learnt(sequence: SequenceSettings) -> tuple[FolderStore, ModelManifest, Mode
         task.name, 1, plan.prompt_pool(task), sequence.synthesis, plan.generator_identity, 0
     )
     shards = [
-        generate_shard.fn(store, pairs_plan, start, generator).manifest
+        generate_shard.fn(store, pairs_plan, start, generator)().manifest
         for start in pairs_plan.starts
     ]
     pairs = commit_pairs.fn(store, pairs_plan, shards).manifest

@@ -73,6 +73,23 @@ def test_every_solver_makes_pictures_on_the_models_noise_schedule(solver: str) -
     assert blemish(image, False, Cleaning()) is None
 
 
+def test_a_batch_that_is_tried_is_short_decoded_and_saves_no_memory() -> None:
+    generator = settings(num_steps=40).load(CPU)
+    pipeline = generator.pipeline  # type: ignore[attr-defined]
+    sizes: list[tuple[str, int]] = []
+    for name, part in (("unet", pipeline.unet), ("decoder", pipeline.vae.decoder)):
+        part.register_forward_pre_hook(lambda _m, given, n=name: sizes.append((n, len(given[0]))))
+    generator.try_batch(3)  # type: ignore[attr-defined]
+    assert sizes == [("unet", 6), ("unet", 6), ("decoder", 3)]  # guided: each picture twice
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    pipeline.vae.decoder.register_forward_pre_hook(full)
+    with pytest.raises(torch.OutOfMemoryError):
+        generator.try_batch(1)  # type: ignore[attr-defined]
+
+
 def test_the_settings_name_every_solver() -> None:
     assert {*SOLVERS, "released", "model"} == set(get_args(SolverName))
 

@@ -39,7 +39,7 @@ def test_every_family_goes_through_the_stage(pipeline: Path, tmp_path: Path) -> 
     digests = []
     for name in ("one", "two"):
         store = FolderStore(tmp_path / name)
-        shard = generate_shard.fn(store, plan, 0, LazyGenerator(synthesis)).manifest
+        shard = generate_shard.fn(store, plan, 0, LazyGenerator(synthesis))().manifest
         digests.append(shard.digest)
         pairs = load_pairs(store, commit_pairs.fn(store, plan, [shard]).manifest)
         assert [pair.prompt for pair in pairs] == list(plan.prompts)

@@ -45,7 +45,7 @@ def test_each_pair_is_a_recorded_picture_of_its_prompt(recorded: Path, tmp_path:
     plan = plan_pairs("cold", 1, pool, synthesis, settings(recorded).check(), seed=3)
     assert set(plan.prompts) == set(CAPTIONS)
     store = FolderStore(tmp_path / "store")
-    shard = generate_shard.fn(store, plan, 0, LazyGenerator(synthesis)).manifest
+    shard = generate_shard.fn(store, plan, 0, LazyGenerator(synthesis))().manifest
     pairs = load_pairs(store, commit_pairs.fn(store, plan, [shard]).manifest)
     originals = {
         caption: [square(colour, n).tobytes() for n in range(30) if COLOURS[n % 3] == colour]
