@@ -23,12 +23,9 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.functional import pil_to_tensor
 
 from gift_core.errors import DataError
-from tasks.data.loaders import (
-    augmented_batches,
-    default_workers,
-    index_batches,
-)
+from tasks.data.loaders import augmented_batches, index_batches
 from tasks.data.sources import ImageBytes, ParquetData, Split
+from tasks.data.workers import default_workers
 from tests.worlds import png, square, write_split
 
 Batches = list[tuple[Tensor, Tensor]]

@@ -10,13 +10,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from gift_core.errors import SettingsError, StoreError
-from tasks.models.encoders import (
-    ModelSettings,
-    check_model,
-    export_pretrained,
-    export_tuned,
-    load_encoder,
-)
+from tasks.models.encoders import export_pretrained, export_tuned, load_encoder
+from tasks.models.starting_model import ModelSettings, check_model
 from tests.worlds import CLIP, square
 
 CPU = torch.device("cpu")
