@@ -12,18 +12,22 @@ import pytest
 from tests.worlds import CLIP, ROOT
 
 LOADS_MODELS = ("open_clip", "torchvision", "timm", "transformers", "diffusers", "peft", "sklearn")
-COMPUTES = (*LOADS_MODELS, "torch", "matplotlib")
+COMPUTES = (*LOADS_MODELS, "torch")
+DRAWS = "matplotlib"
 PLANS = f"""
 import deployments.cli, deployments.registry_cli, deployments.pairs_cli, deployments.data_cli
 import flows.inbox, flows.upkeep, tasks.check, tasks.growth
 from tasks.models.starting_model import ModelSettings, check_model
 assert check_model(ModelSettings(architecture="local-dir:{CLIP}"))
 """
-DISPATCHES = "import flows.new_task, flows.comparison, flows.stages, flows.pools"
+SHOWS = "import tasks.report, tasks.pairs_card, deployments.dashboard.serving, deployments.tables"
+SENDS = "import flows.new_task, flows.comparison, flows.stages, flows.pools"
 
 
 @pytest.mark.parametrize(
-    ("code", "unwanted"), [(PLANS, COMPUTES), (DISPATCHES, LOADS_MODELS)], ids=["plans", "sends"]
+    ("code", "unwanted"),
+    [(PLANS, (*COMPUTES, DRAWS)), (SHOWS, COMPUTES), (SENDS, LOADS_MODELS)],
+    ids=["plans", "shows", "sends"],
 )
 def test_a_process_imports_no_more_than_it_needs(code: str, unwanted: tuple[str, ...]) -> None:
     code += f"\nimport sys\nprint(*[name for name in {unwanted} if name in sys.modules])"
