@@ -30,7 +30,7 @@ from tasks.manifests import (
     ScoresManifest,
     SequenceManifest,
 )
-from tasks.models.encoders import ModelSettings
+from tasks.models.starting_model import ModelSettings
 from tasks.pretrained import take_pretrained
 from tasks.promote import Decision
 from tasks.promote import promote as move_head

@@ -4,30 +4,8 @@ Shapes: B replay pairs of the batch.
 """
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-
-from gift_core.settings import Settings
-
-
-class Alignment(Settings):
-    """How strongly replay images are pulled to the prompts that they were generated from."""
-
-    weight: float = Field(
-        default=0.25,
-        ge=0.0,
-        le=1e6,
-        description="Factor of the image-text alignment in the objective, no unit; "
-        "0 switches it off (paper: 0.25)",
-    )
-    label_smoothing: float = Field(
-        default=0.2,
-        ge=0.0,
-        lt=1.0,
-        description="Share of each target spread evenly over all pairs of the batch, from 0 to 1 "
-        "(paper: not named; its code: 0.2)",
-    )
 
 
 def prompt_targets(prompt_ids_B: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -5,43 +5,12 @@ Tensors come as sequences, one a parameter tensor, in the order of `trainable_pa
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from gift_core.restoring import copy_saved_
-from gift_core.settings import Settings
-
-
-class Averaging(Settings):
-    """Which average of weights a task leaves behind; by default the last step's own."""
-
-    ensemble_every: int | None = Field(
-        default=None,
-        ge=1,
-        le=10_000_000,
-        description="The model is the mean of the weights before the task and after every so many "
-        "steps; empty: the method's own, 100 for zscl and off elsewhere (paper: off; ZSCL: 100)",
-    )
-    share: float | None = Field(
-        default=None,
-        ge=0.0,
-        le=1.0,
-        description="Share of the weights learnt in the model, the rest is `origin`'s; empty: the "
-        "method's own, 0.8 for wise-ft and 1 elsewhere (paper: 1; ZSCL's WiSE-FT: 0.8)",
-    )
-    origin: Literal["previous", "initial"] = Field(
-        default="previous",
-        description="What the weights learnt are mixed with: those before the task, or the "
-        "pretrained model's (paper: neither; ZSCL's WiSE-FT: previous)",
-    )
-
-    @property
-    def mixes(self) -> bool:
-        """Whether the model is a mixture with its origin."""
-        return self.share is not None and self.share < 1.0
 
 
 @torch.no_grad()

@@ -4,39 +4,11 @@ Tensors come as sequences, one a parameter tensor, in the order of `trainable_pa
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from gift_core.pieces import groups_of, sums_of_squares
-from gift_core.settings import Settings, added
-
-
-class Consolidation(Settings):
-    """Which pull holds the student near the weights it started the task from."""
-
-    kind: Literal["adaptive", "l2", "static", "ewc"] = Field(
-        default="adaptive",
-        description="adaptive: each weight is held by its Fisher information on the replay pairs "
-        "of the step; l2: all weights alike, no replay needed; static: by the mean of that "
-        "information over the first steps; ewc: by that of the earlier tasks' images (paper: "
-        "adaptive)",
-    )
-    weight: float = Field(
-        default=1.0,
-        ge=0.0,
-        le=1e9,
-        description="Factor of the pull in the objective, no unit; 0 switches it off (paper: 1)",
-    )
-    static_steps: int = added(
-        100,
-        ge=1,
-        le=10_000_000,
-        description="Steps that static consolidation averages the Fisher information of, then it "
-        "stays (paper: none, its ablation does not say)",
-    )
 
 
 def consolidation_penalty(

@@ -3,54 +3,8 @@
 Shapes: B replay pairs of the batch, M texts that images are compared with, D features.
 """
 
-from typing import Literal, Self
-
-from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, mse_loss
-
-from gift_core.settings import Settings, added
-
-
-class Distillation(Settings):
-    """How strongly, and how softly, the student imitates the teacher on replay pairs."""
-
-    weight: float = Field(
-        default=1.0,
-        ge=0.0,
-        le=1e6,
-        description="Factor of the contrastive distillation in the objective, no unit; "
-        "0 switches it off (paper: 1)",
-    )
-    temperature: float = Field(
-        default=2.0,
-        gt=0.0,
-        le=1e3,
-        description="Both sides' logits are divided by it before the softmax, no unit; larger "
-        "values look more at the unlikely pairs (paper: 2)",
-    )
-    kind: Literal["contrastive", "images-only", "texts-only", "feature-mse", "reverse-kl"] = added(
-        "contrastive",
-        description="contrastive: both towers; images-only, texts-only: the other tower is the "
-        "teacher's; feature-mse: squared difference of features; reverse-kl: KL of student to "
-        "teacher (paper: contrastive, the others are its ablations)",
-    )
-    texts: Literal["batch", "known"] = added(
-        "batch",
-        description="What images are compared with. batch: the prompts of the batch; known: the "
-        "teacher's features of every prompt known before the task (paper: batch; ZSCL and LwF: "
-        "known)",
-    )
-
-    @model_validator(mode="after")
-    def _known_texts_have_logits(self) -> Self:
-        """Refuse kinds that say nothing about a fixed list of texts."""
-        if self.texts == "known" and self.kind not in ("contrastive", "reverse-kl"):
-            raise ValueError(
-                f"distillation.kind: {self.kind} compares the pairs of a batch; with texts: known "
-                "choose contrastive or reverse-kl"
-            )
-        return self
 
 
 def contrastive_distillation(

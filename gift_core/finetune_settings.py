@@ -4,7 +4,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gift_core.averaging import Averaging
 from gift_core.collapse import CollapseSettings
 from gift_core.freezing import Trained
 from gift_core.learning_data import LearningData
@@ -13,6 +12,35 @@ from gift_core.settings import Settings, added
 from gift_core.teacher import Teacher
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Averaging(Settings):
+    """Which average of weights a task leaves behind; by default the last step's own."""
+
+    ensemble_every: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000_000,
+        description="The model is the mean of the weights before the task and after every so many "
+        "steps; empty: the method's own, 100 for zscl and off elsewhere (paper: off; ZSCL: 100)",
+    )
+    share: float | None = Field(
+        default=None,
+        ge=0.0,
+        le=1.0,
+        description="Share of the weights learnt in the model, the rest is `origin`'s; empty: the "
+        "method's own, 0.8 for wise-ft and 1 elsewhere (paper: 1; ZSCL's WiSE-FT: 0.8)",
+    )
+    origin: Literal["previous", "initial"] = Field(
+        default="previous",
+        description="What the weights learnt are mixed with: those before the task, or the "
+        "pretrained model's (paper: neither; ZSCL's WiSE-FT: previous)",
+    )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the model is a mixture with its origin."""
+        return self.share is not None and self.share < 1.0
 
 
 class FinetuneSettings(Settings):

@@ -1,11 +1,13 @@
 """Which weights of a model learn a task: both towers, one of them, or low-rank updates of them."""
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from gift_core.features import DualEncoder
 from gift_core.settings import Settings
+
+if TYPE_CHECKING:
+    from gift_core.features import DualEncoder
 
 IMAGE_TOWER = "visual."
 """The image tower's parameters are named so, as open_clip names them; all others are the text's."""
@@ -63,7 +65,7 @@ class Trained(Settings):
         return self.image_tower if parameter_name.startswith(IMAGE_TOWER) else self.text_tower
 
 
-def freeze_towers_(model: DualEncoder, trained: Trained) -> None:
+def freeze_towers_(model: "DualEncoder", trained: Trained) -> None:
     """Stop training every parameter of the towers that do not learn; others stay as they are.
 
     Source: docs/method.md, What learns.

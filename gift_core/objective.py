@@ -5,11 +5,8 @@ from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from gift_core.alignment import Alignment
-from gift_core.consolidation import Consolidation
-from gift_core.distillation import Distillation
 from gift_core.errors import SettingsError
-from gift_core.settings import Settings
+from gift_core.settings import Settings, added
 
 Method = Literal[
     "gift", "zero-shot", "finetune", "l2", "ewc", "lwf", "wise-ft", "icarl", "zscl", "joint"
@@ -17,6 +14,91 @@ Method = Literal[
 """gift: the method; the others are what it is compared with (docs/method.md, baselines)."""
 
 METHODS: tuple[Method, ...] = get_args(Method)
+
+
+class Distillation(Settings):
+    """How strongly, and how softly, the student imitates the teacher on replay pairs."""
+
+    weight: float = Field(
+        default=1.0,
+        ge=0.0,
+        le=1e6,
+        description="Factor of the contrastive distillation in the objective, no unit; "
+        "0 switches it off (paper: 1)",
+    )
+    temperature: float = Field(
+        default=2.0,
+        gt=0.0,
+        le=1e3,
+        description="Both sides' logits are divided by it before the softmax, no unit; larger "
+        "values look more at the unlikely pairs (paper: 2)",
+    )
+    kind: Literal["contrastive", "images-only", "texts-only", "feature-mse", "reverse-kl"] = added(
+        "contrastive",
+        description="contrastive: both towers; images-only, texts-only: the other tower is the "
+        "teacher's; feature-mse: squared difference of features; reverse-kl: KL of student to "
+        "teacher (paper: contrastive, the others are its ablations)",
+    )
+    texts: Literal["batch", "known"] = added(
+        "batch",
+        description="What images are compared with. batch: the prompts of the batch; known: the "
+        "teacher's features of every prompt known before the task (paper: batch; ZSCL and LwF: "
+        "known)",
+    )
+
+    @model_validator(mode="after")
+    def _known_texts_have_logits(self) -> Self:
+        """Refuse kinds that say nothing about a fixed list of texts."""
+        if self.texts == "known" and self.kind not in ("contrastive", "reverse-kl"):
+            raise ValueError(
+                f"distillation.kind: {self.kind} compares the pairs of a batch; with texts: known "
+                "choose contrastive or reverse-kl"
+            )
+        return self
+
+
+class Alignment(Settings):
+    """How strongly replay images are pulled to the prompts that they were generated from."""
+
+    weight: float = Field(
+        default=0.25,
+        ge=0.0,
+        le=1e6,
+        description="Factor of the image-text alignment in the objective, no unit; "
+        "0 switches it off (paper: 0.25)",
+    )
+    label_smoothing: float = Field(
+        default=0.2,
+        ge=0.0,
+        lt=1.0,
+        description="Share of each target spread evenly over all pairs of the batch, from 0 to 1 "
+        "(paper: not named; its code: 0.2)",
+    )
+
+
+class Consolidation(Settings):
+    """Which pull holds the student near the weights it started the task from."""
+
+    kind: Literal["adaptive", "l2", "static", "ewc"] = Field(
+        default="adaptive",
+        description="adaptive: each weight is held by its Fisher information on the replay pairs "
+        "of the step; l2: all weights alike, no replay needed; static: by the mean of that "
+        "information over the first steps; ewc: by that of the earlier tasks' images (paper: "
+        "adaptive)",
+    )
+    weight: float = Field(
+        default=1.0,
+        ge=0.0,
+        le=1e9,
+        description="Factor of the pull in the objective, no unit; 0 switches it off (paper: 1)",
+    )
+    static_steps: int = added(
+        100,
+        ge=1,
+        le=10_000_000,
+        description="Steps that static consolidation averages the Fisher information of, then it "
+        "stays (paper: none, its ablation does not say)",
+    )
 
 
 class Objective(Settings):

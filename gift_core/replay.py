@@ -10,7 +10,6 @@ from torch import Tensor
 
 from gift_core.alignment import image_text_alignment
 from gift_core.distillation import (
-    Distillation,
     contrastive_distillation,
     feature_distillation,
     reverse_distillation,
@@ -18,7 +17,7 @@ from gift_core.distillation import (
 from gift_core.engine import Engine
 from gift_core.errors import DataError, SettingsError
 from gift_core.features import DualEncoder, PairFeatures, logit_bias_of, similarity
-from gift_core.objective import Objective
+from gift_core.objective import Distillation, Objective
 from gift_core.sigmoid_distillation import sigmoid_distillation
 
 

@@ -5,14 +5,15 @@ features are L2-normalised.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from gift_core.prompts import MAX_TRIES
 from gift_core.settings import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Verdict = Literal["kept", "outranked", "unsure", "duplicate"]
 
@@ -49,28 +50,26 @@ class Selection(Settings):
 
 
 def confidence(
-    image_features_BD: Tensor, text_features_PD: Tensor, own_B: Tensor, logit_scale: float
-) -> Tensor:
+    image_features_BD: "Tensor", text_features_PD: "Tensor", own_B: "Tensor", logit_scale: float
+) -> "Tensor":
     """Compute the probability (B,) that each picture is given its own prompt, row own_B of P."""
     probabilities_BP = (logit_scale * image_features_BD @ text_features_PD.T).softmax(dim=1)
     return probabilities_BP.gather(1, own_B[:, None])[:, 0]
 
 
 def choose(
-    features_CD: Tensor, confidences: Sequence[float], kept_KD: Tensor, selection: Selection
+    features_CD: "Tensor", confidences: Sequence[float], kept_KD: "Tensor", selection: Selection
 ) -> tuple[Verdict, ...]:
     """Judge the pictures of one pair, at most one of which is "kept".
 
     It is the most confident one (of equal ones the first) that is sure enough and no near-duplicate
     of the pictures `kept_KD` of the same prompt.
     """
-    similar_C = (
-        (features_CD @ kept_KD.T).amax(dim=1) > selection.max_similarity
-        if len(kept_KD)
-        else torch.zeros(len(features_CD), dtype=torch.bool)
-    )
+    similar_C = [False] * len(features_CD)
+    if len(kept_KD):
+        similar_C = ((features_CD @ kept_KD.T).amax(dim=1) > selection.max_similarity).tolist()
     verdicts: list[Verdict] = []
-    for sure, similar in zip(confidences, similar_C.tolist(), strict=True):
+    for sure, similar in zip(confidences, similar_C, strict=True):
         unsure = sure < selection.min_confidence
         verdicts.append("unsure" if unsure else "duplicate" if similar else "outranked")
     eligible = [number for number, verdict in enumerate(verdicts) if verdict == "outranked"]

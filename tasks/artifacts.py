@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from gift_core.gate import GatePolicy
 from tasks.curves import History, first_and_last, loss_figure, steering_figure
 from tasks.figures import accuracy_figure, contact_sheet, data_uri, drift_figure
-from tasks.finetune import read_history
 from tasks.images import decode_rgb
 from tasks.manifests import (
     FisherManifest,
@@ -27,6 +26,7 @@ from tasks.promote import verdict_rows
 from tasks.publishing import Row, escaped, publish_markdown, publish_table, publish_view
 from tasks.score_rows import scores_rows
 from tasks.sequence_page import sequence_page, state_of
+from tasks.store.history import read_history
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import Produced, find_output, read_run_record, read_verified
 from tasks.store.shards import ReplayPair, read_shard

@@ -10,17 +10,18 @@ from which numbers, stands in its run record.
 
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from tasks.manifests import BatchSizeManifest
-from tasks.models.batch_fit import CudaMemory, largest_batch
 from tasks.models.encoders import best_device
 from tasks.models.generators import DiffusersSettings, Generator
 from tasks.progress import run_logger
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import find_planned, plan_output, read_run_record, run_output
 from tasks.synthesize import PairsPlan, deciding
+
+if TYPE_CHECKING:
+    import torch
 
 AUTO = "auto"
 NO_MATTER = {"batch_size", "num_steps", "solver"}
@@ -39,7 +40,7 @@ def with_batch_size(
     store: ObjectStore,
     plan: PairsPlan,
     generator: Callable[[], Generator],
-    device: torch.device | None = None,
+    device: "torch.device | None" = None,
 ) -> PairsPlan:
     """The plan with its batch size settled: as set, as it was found before, or found now.
 
@@ -49,6 +50,10 @@ def with_batch_size(
     """
     if plan.settings.generator.batch_size != AUTO:
         return plan
+    import torch
+
+    from tasks.models.batch_fit import CudaMemory, largest_batch
+
     device = device or best_device()
     on_gpu = device.type == "cuda"
     planned, measured = _planned(plan), {}

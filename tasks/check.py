@@ -10,11 +10,11 @@ from gift_core.errors import DataError, SettingsError
 from gift_core.finetune_settings import FinetuneSettings
 from gift_core.prompts import draw_prompts, format_prompt, prompt_pool
 from gift_core.settings import Settings
-from tasks.data.loaders import check_temporary_folder
 from tasks.data.profiles import words_of
 from tasks.data.sources import DataSource, Split
+from tasks.data.workers import check_temporary_folder
 from tasks.generation import SynthesisSettings
-from tasks.models.encoders import check_model
+from tasks.models.starting_model import check_model
 from tasks.sequence import PLAIN_TEMPLATES, DataSetSettings, SequenceSettings
 from tasks.store.objects import ObjectStore
 

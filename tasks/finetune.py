@@ -1,6 +1,5 @@
 """Stage finetune: the student learns one task, distilled on replay pairs against its parent."""
 
-import json
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,11 +24,10 @@ from tasks.reference import (
 )
 from tasks.sequence import ExecutionSettings
 from tasks.store.checkpoints import save_tensors
+from tasks.store.history import HISTORY
 from tasks.store.objects import ObjectStore
-from tasks.store.outputs import Produced, fetch_output, plan_output, read_verified, run_output
-from tasks.store.step_checkpoints import History, StepCheckpoints
-
-HISTORY = "history.json"
+from tasks.store.outputs import Produced, fetch_output, plan_output, run_output
+from tasks.store.step_checkpoints import StepCheckpoints
 
 
 @prefect.task(task_run_name="finetune-{planned.name}", cache_policy=NO_CACHE, persist_result=False)
@@ -69,12 +67,6 @@ def finetune(
     produced = run_output(store, manifest, make, device=device, measured=measured)
     checkpoints.remove()  # also where it was found: the run that made it may have died just here
     return produced
-
-
-def read_history(store: ObjectStore, manifest: ModelManifest) -> History:
-    """The columns of a fine-tuned model's history, verified; StoreError when altered."""
-    history: History = json.loads(read_verified(store, manifest.file(HISTORY)))
-    return history
 
 
 def planned_model(

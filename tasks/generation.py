@@ -11,13 +11,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from gift_core.cleaning import Cleaning, blemish
 from gift_core.errors import DataError
@@ -26,6 +24,9 @@ from gift_core.selection import Selection, choose
 from gift_core.settings import Settings, added
 from tasks.images import encode_png
 from tasks.models.generators import DiffusersSettings, Generator, GeneratorSettings, Pictures
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HOPELESS = 100
 """So many pictures without a good one, and the generator is given up: hours could follow."""
@@ -79,7 +80,7 @@ class SynthesisSettings(Settings):
 class Judge(Protocol):
     """The teacher, asked about pictures."""
 
-    def __call__(self, images: Sequence[Image], prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Sequence[Image], prompts: Sequence[str]) -> "tuple[Tensor, Tensor]":
         """Features (B, D), normalised, and the confidence (B,) in each picture's own prompt."""
 
 
@@ -201,6 +202,8 @@ class _Work:
             self._kept[each.place] = Kept(encode_png(image), self.seed(each))
 
     def _best(self, judge: Judge, good: Sequence[tuple[Try, Image]]) -> tuple[Try, Image] | None:
+        import torch  # takes a second: only where a teacher is asked
+
         prompt = self._prompts[good[0][0].place]
         features_CD, confidence_C = judge([image for _, image in good], [prompt] * len(good))
         before = self._features[prompt]

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -28,15 +28,18 @@ from gift_core.freezing import Trained, freeze_towers_
 from gift_core.step import ReplayBatch, TaskBatch
 from gift_core.training import TrainingState, train
 from tasks.check import PlannedDataSet, PlannedTask
-from tasks.data.loaders import augmented_batches, default_workers
+from tasks.data.loaders import augmented_batches
+from tasks.data.workers import default_workers
 from tasks.manifests import Record
 from tasks.models.encoders import Encoder, export_tuned, load_encoder
-from tasks.models.towers import Towers
 from tasks.reference import training_split
 from tasks.replay import ReplaySet
 from tasks.sequence import ExecutionSettings
 from tasks.store.checkpoints import load_tensors, save_tensors
 from tasks.tensorboard import peak_memory_bytes
+
+if TYPE_CHECKING:
+    from tasks.models.towers import Towers
 
 PARENT, LEARNT = "parent", "learnt"
 FISHER, INITIAL = "fisher.safetensors", "initial.safetensors"
@@ -114,7 +117,7 @@ def learn(job: LearningJob, ranks: Ranks, device: torch.device) -> Generator[Eve
         export_tuned(student.model, job.folder / PARENT, job.folder / LEARNT)
 
 
-def _choose_what_learns(model: Towers, trained: Trained) -> Callable[[], None]:
+def _choose_what_learns(model: "Towers", trained: Trained) -> Callable[[], None]:
     """Freeze what does not learn, and give what makes the model open_clip's own again.
 
     Before the processes join: they then share the gradients of what learns, and no others.

@@ -15,7 +15,8 @@ from tasks.launch import EVENTS, run_ranks
 from tasks.learning import RESUME, Event, Interrupted, LearningJob, learn
 from tasks.models.encoders import best_device
 from tasks.progress import Progress, run_logger
-from tasks.store.step_checkpoints import History, StepCheckpoints
+from tasks.store.history import History
+from tasks.store.step_checkpoints import StepCheckpoints
 from tasks.tensorboard import Speedometer, TrainingLog
 
 

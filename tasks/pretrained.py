@@ -6,7 +6,8 @@ import prefect
 from prefect.cache_policies import NO_CACHE
 
 from tasks.manifests import ModelManifest
-from tasks.models.encoders import ModelSettings, export_pretrained
+from tasks.models.encoders import export_pretrained
+from tasks.models.starting_model import ModelSettings
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import Produced, plan_output, run_output
 

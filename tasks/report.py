@@ -22,7 +22,6 @@ from tasks import curves, figures
 from tasks.artifacts import sample_pairs
 from tasks.curves import first_and_last
 from tasks.entries import Entry, entries_of
-from tasks.finetune import read_history
 from tasks.images import decode_rgb
 from tasks.manifests import (
     FisherManifest,
@@ -37,6 +36,7 @@ from tasks.manifests import (
 from tasks.progress import duration
 from tasks.sequence import SequenceSettings
 from tasks.standing import incremental_of
+from tasks.store.history import read_history
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import (
     Produced,

@@ -19,7 +19,7 @@ from gift_core.settings import Settings, added
 from tasks.data.profiles import Profile
 from tasks.data.sources import DataSource
 from tasks.generation import SynthesisSettings
-from tasks.models.encoders import ModelSettings
+from tasks.models.starting_model import ModelSettings
 from tasks.setting_errors import settings_error
 from tasks.yaml_file import read_mapping
 

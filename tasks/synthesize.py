@@ -23,7 +23,6 @@ from tasks.manifests import (
 from tasks.models.encoders import best_device
 from tasks.models.generators import Generator
 from tasks.progress import Progress
-from tasks.recognition import teacher_judge
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import Produced, make_output, plan_output, run_output
 from tasks.store.shards import ReplayPair, write_shard
@@ -197,6 +196,8 @@ def _make_pictures(
     prompts, seeds = plan.shard(start)
     judge = None
     if plan.teacher is not None:
+        from tasks.recognition import teacher_judge  # torch takes a second: only where asked
+
         judge = teacher_judge(store, plan.teacher, plan.prompts)
     what = f"Replay pairs of {plan.task} from {start}"
     try:

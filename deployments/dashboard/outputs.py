@@ -8,7 +8,6 @@ from deployments.dashboard.reading import Known, NotFound, Shelf, in_parallel, r
 from gift_core.errors import GiftError, StoreError
 from tasks.curves import first_and_last, loss_figure, steering_figure
 from tasks.figures import contact_sheet, drift_figure
-from tasks.finetune import read_history
 from tasks.images import decode_rgb
 from tasks.manifests import (
     FileRef,
@@ -19,6 +18,7 @@ from tasks.manifests import (
     ShardManifest,
 )
 from tasks.report import thumbnail
+from tasks.store.history import read_history
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import read_run_record
 from tasks.store.shards import ReplayPair, first_pairs

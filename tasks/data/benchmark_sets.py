@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from pydantic import Field, field_validator
 
 from gift_core.errors import DataError
@@ -128,6 +127,8 @@ def _of_seeded_split(row: Benchmark, split: str, num_listed: int) -> Indices:
 @lru_cache(maxsize=8)
 def seeded_order(num_images: int) -> Indices:
     """The order that the released code draws: torch's permutation of seed 42, int64 (N,)."""
+    import torch  # takes a second: only where a split was drawn
+
     generator = torch.Generator().manual_seed(DRAW_SEED)
     return torch.randperm(num_images, generator=generator).numpy()
 

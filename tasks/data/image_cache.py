@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gift_core.errors import StoreError
-from tasks.data.loaders import ImageToBytes, num_cpus
+from tasks.data.loaders import ImageToBytes
+from tasks.data.workers import num_cpus
 from tasks.store.local_files import write_atomically
 from tasks.store.objects import explained
 

@@ -6,7 +6,6 @@ run or another, from the start or resumed in the middle.
 
 import os
 import random
-import tempfile
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -19,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from gift_core.errors import GiftError, SettingsError
+from gift_core.errors import GiftError
 from tasks.data.sources import Split
 
 ImageToBytes = Callable[[Image.Image], Tensor]
@@ -28,11 +27,8 @@ ImageToBytes = Callable[[Image.Image], Tensor]
 Draw = tuple[int, int]
 """The number of a draw, counted over all rows of all batches, and the index of its image."""
 
-MAX_WORKERS = 8
 PREFETCHED_BATCHES = 2
 """Batches that each worker keeps ready; they lie in shared memory (/dev/shm)."""
-MAX_TEMPORARY_FOLDER = 75
-"""Bytes: the address of a socket has 107, and multiprocessing adds 32 to the folder's name."""
 
 
 def index_batches(
@@ -182,28 +178,3 @@ def _leave_group(_worker: int) -> None:
     They are for the training process, which may want to finish its step; a worker ends with it.
     """
     os.setpgid(0, 0)
-
-
-def num_cpus() -> int:
-    """How many processors this process may use (a container's or a scheduler's share)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # macOS binds no process to processors
-
-
-def default_workers(processes: int = 1) -> int:
-    """How many workers each of `processes` training processes has when nobody says."""
-    return max(1, min(MAX_WORKERS, num_cpus() // processes - 1))
-
-
-def check_temporary_folder() -> None:
-    """SettingsError when sockets of decoding workers have no room below the temporary folder.
-
-    A worker whose socket cannot be made hangs, and the training with it.
-    """
-    folder = tempfile.gettempdir()
-    if (length := len(os.fsencode(folder))) > MAX_TEMPORARY_FOLDER:
-        raise SettingsError(
-            f"temporary folder {folder}: {length} characters, and decoding workers need at "
-            f"most {MAX_TEMPORARY_FOLDER}; set TMPDIR to a shorter one, or execution.workers to 0"
-        )

@@ -11,8 +11,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from gift_core.errors import GiftError
-from tasks.models.encoders import CONFIG, HUB, LOCAL_DIR, ModelSettings, check_model
 from tasks.models.generators import DiffusersSettings, GeneratorSettings
+from tasks.models.starting_model import CONFIG, HUB, LOCAL_DIR, ModelSettings, check_model
 
 
 @dataclass(frozen=True)

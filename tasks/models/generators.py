@@ -1,24 +1,26 @@
 """The family of generators: what turns prompts and seeds into pictures.
 
 A new generator is one more class with `check`, `pool` and `load`, and one more member of
-`GeneratorSettings` at the end. diffusers takes seconds to import and is imported where it is used:
-training does without.
+`GeneratorSettings` at the end. diffusers and torch take seconds to import and are imported where
+they are used: training does without the one, planning without both.
 """
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
 from gift_core.errors import SettingsError
 from gift_core.settings import Settings, added
 from tasks.digests import digest_of_files, sha256_of_file
+
+if TYPE_CHECKING:
+    import torch
 
 SolverName = Literal[
     "released", "model", "pndm", "ddim", "dpm++", "dpm++-karras", "unipc", "euler",
@@ -141,7 +143,7 @@ class DiffusersSettings(Settings):
         """Return the prompts that it can answer: all."""
         return prompts
 
-    def load(self, device: torch.device) -> Generator:
+    def load(self, device: "torch.device") -> Generator:
         """Load the pipeline onto a device; SettingsError when diffusers cannot."""
         from tasks.models.pipelines import PipelineGenerator
 
@@ -201,7 +203,7 @@ class RecordedSettings(Settings):
             )
         return tuple(found)
 
-    def load(self, device: torch.device) -> Generator:
+    def load(self, device: "torch.device") -> Generator:
         """Open the file; the device does not matter."""
         from tasks.models.recorded import RecordedPictures
 

@@ -15,7 +15,8 @@ from open_clip.transformer import LayerScale, QuickGELU
 from torch import Tensor, nn
 
 from gift_core.errors import SettingsError
-from tasks.models.encoders import LOCAL_DIR, Encoder, load_encoder
+from tasks.models.encoders import Encoder, load_encoder
+from tasks.models.starting_model import LOCAL_DIR
 
 if TYPE_CHECKING:
     from transformers import CLIPImageProcessorPil, PreTrainedTokenizerBase

@@ -4,17 +4,20 @@ The code of GIFT and ZSCL keeps `{"state_dict": ...}` of OpenAI's CLIP in a `.pt
 state dict itself, or that of a model in a wrapper.
 """
 
+from __future__ import annotations
+
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from gift_core.errors import SettingsError, one_line
 from tasks.store.checkpoints import save_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KEYS = ("state_dict", "model_state_dict", "model")
 """Under which a file may keep the state dict, tried in this order."""
@@ -28,7 +31,7 @@ def check_weights(path: Path) -> None:
     """SettingsError for weights that are not tensors alone: a pickle may hold a program."""
     if path.suffix == ".safetensors":
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(path, framework="numpy") as file:
                 file.keys()
         except (OSError, SafetensorError) as error:
             raise _refused(path, str(error), "take the file anew from where it comes") from None
@@ -50,6 +53,8 @@ def as_safetensors(path: Path, folder: Path) -> Path:
 
 
 def _read_pickled(path: Path, device: str) -> dict[str, Tensor]:
+    import torch
+
     script = "it is a TorchScript archive, as OpenAI's own files are"
     try:
         if _is_torchscript(path):
@@ -78,6 +83,8 @@ def _is_torchscript(path: Path) -> bool:
 
 def _state_dict(content: Any) -> dict[str, Tensor] | None:  # noqa: ANN401 - whatever a file holds
     """The state dict in what a file holds, if there is one."""
+    from torch import Tensor
+
     if not isinstance(content, Mapping):
         return None
     for key in KEYS:

@@ -21,7 +21,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Generic, TypeVar
 
-import torch
 from pydantic import ValidationError
 
 from gift_core.errors import StoreError
@@ -121,6 +120,8 @@ def make_output(
     found = find_planned(store, manifest)
     if found is not None:
         return lambda: found
+    import torch  # takes a second: only where there is work
+
     started, clock = datetime.now(UTC), time.perf_counter()
     with ExitStack() as cleaning:
         folder = Path(cleaning.enter_context(TemporaryDirectory(prefix="gift-", dir=scratch)))

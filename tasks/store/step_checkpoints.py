@@ -15,12 +15,10 @@ from pydantic import Field, ValidationError
 from gift_core.errors import StoreError
 from tasks.digests import sha256_of_file
 from tasks.manifests import FileRef, Manifest, Record, canonical_json
+from tasks.store.history import History
 from tasks.store.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
-
-History = dict[str, list[int | float | None]]
-"""Columns of equal length, a row a step; whole numbers stay whole, or equal runs would differ."""
 
 
 class LatestCheckpoint(Record):

@@ -39,7 +39,8 @@ from tasks.check import PlannedDataSet, check_data_set
 from tasks.data.parquet import ParquetData
 from tasks.evaluate import evaluate
 from tasks.manifests import ModelManifest
-from tasks.models.encoders import CONFIG, WEIGHTS, best_device
+from tasks.models.encoders import best_device
+from tasks.models.starting_model import CONFIG, WEIGHTS
 from tasks.sequence import DataSetSettings, EvaluationSettings
 from tasks.store.checkpoints import load_tensors, save_tensors
 from tasks.store.objects import FolderStore, ObjectStore

@@ -1,6 +1,5 @@
 """A Prefect server with the product's deployments and automations, workers that may be killed."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -100,11 +99,10 @@ class PoolServer:
         """Run a sequence through its deployment; the run, which has only been made yet."""
         file = self.folder / f"{sequence.name}.yaml"
         file.write_text(yaml.safe_dump(sequence.model_dump(mode="json")))
-        self.server.prefect(
-            *("deployment", "run", "gift/continual-sequence", "--flow-run-name", file.stem),
-            *("--param", f"file={json.dumps(str(file))}"),
-        )
-        return self.named(file.stem)[-1]
+        deployment = self.server.api("/deployments/name/gift/continual-sequence")["id"]
+        wanted = {"name": file.stem, "parameters": {"file": str(file)}}
+        begun: Run = self.server.api(f"/deployments/{deployment}/create_flow_run", wanted)
+        return begun
 
     def await_state(self, run: Run, *states: str, seconds: float = 400) -> Run:
         """Wait until a run is in one of these states; AssertionError with what is known if not."""
@@ -150,12 +148,17 @@ def _runs(process: psutil.Process, run: Run) -> bool:
     return False
 
 
-def put_up(server: PrefectServer, lost_seconds: int) -> None:
-    """What `deployments.put_up` makes, with one process in place of four."""
+def make_pools(server: PrefectServer) -> None:
+    """The work pools, as `prefect work-pool create` makes them, without a process for each."""
     template = ProcessWorker.get_default_base_job_template()
     for pool in pools():
         wanted = {"name": pool, "type": "process", "base_job_template": template}
         server.api("/work_pools/", wanted)
+
+
+def put_up(server: PrefectServer, lost_seconds: int) -> None:
+    """What `deployments.put_up` makes, with one process in place of four."""
+    make_pools(server)
     for automation in automations():
         content = automation.model_dump(mode="json")
         if automation.name == "gift-lost-heartbeat":

@@ -22,6 +22,7 @@ from tasks.store.arrivals import Arrival, arrivals_of
 from tasks.store.heads import head_of, history_of
 from tasks.store.objects import ObjectStore
 from tasks.store.registry import rollback
+from tests.deployments.pool_world import make_pools
 from tests.prefect_server import PrefectServer, running_server
 from tests.worlds import ROOT, tiny_sequence, write_squares
 
@@ -116,8 +117,7 @@ def deployed(server: PrefectServer, folder: Path, file: str, inbox: Path) -> Non
     content["deployments"] = wanted
     written = folder / "prefect.yaml"
     written.write_text(yaml.safe_dump(content))
-    for pool in ("cpu", "gpu"):
-        server.prefect("work-pool", "create", pool, "--type", "process")
+    make_pools(server)
     server.prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(written))
 
 

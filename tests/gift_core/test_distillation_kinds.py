@@ -6,10 +6,10 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from gift_core.distillation import Distillation, feature_distillation, reverse_distillation
+from gift_core.distillation import feature_distillation, reverse_distillation
 from gift_core.engine import plain_engine
 from gift_core.errors import SettingsError
-from gift_core.objective import Objective
+from gift_core.objective import Distillation, Objective
 from gift_core.replay import ReplayBatch, replay_losses
 from tests.gift_core.released_step import soft_cross_entropy, softmax
 from tests.gift_core.tiny import TinyEncoder, scene

@@ -3,8 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from gift_core.averaging import Averaging
-from gift_core.finetune_settings import FinetuneSettings
+from gift_core.finetune_settings import Averaging, FinetuneSettings
 from gift_core.freezing import LowRank, Trained
 from gift_core.methods import settings_for
 from gift_core.objective import METHODS, Method

@@ -6,12 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gift_core.averaging import Averaging
-from gift_core.consolidation import Consolidation
 from gift_core.errors import SettingsError
-from gift_core.finetune_settings import FinetuneSettings
+from gift_core.finetune_settings import Averaging, FinetuneSettings
 from gift_core.finishing import finish_
-from gift_core.objective import Objective
+from gift_core.objective import Consolidation, Objective
 from gift_core.training import TrainingState, train
 from tests.gift_core.tiny import TinyEncoder, distance, scene, trained
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from gift_core.averaging import Averaging
-from gift_core.finetune_settings import FinetuneSettings
+from gift_core.finetune_settings import Averaging, FinetuneSettings
 from gift_core.learning_data import LearningData
 from gift_core.methods import settings_for
 from gift_core.objective import METHODS, Method

@@ -3,11 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from gift_core.alignment import Alignment
-from gift_core.consolidation import Consolidation
-from gift_core.distillation import Distillation
 from gift_core.errors import SettingsError
-from gift_core.objective import METHODS, Method, Objective
+from gift_core.objective import METHODS, Alignment, Consolidation, Distillation, Method, Objective
 
 
 def test_defaults_are_the_papers() -> None:

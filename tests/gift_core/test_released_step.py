@@ -9,11 +9,8 @@ import open_clip
 import pytest
 import torch
 
-from gift_core.alignment import Alignment
-from gift_core.consolidation import Consolidation
-from gift_core.distillation import Distillation
 from gift_core.features import DualEncoder, PairFeatures, encode_images, encode_texts
-from gift_core.objective import Objective
+from gift_core.objective import Alignment, Consolidation, Distillation, Objective
 from gift_core.step import Anchor, ReplayBatch, TaskBatch, gift_step
 from tests.gift_core.released_step import released_step
 from tests.gift_core.tiny import Scene, TinyEncoder, distance, scene, sgd, trained

@@ -5,12 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gift_core.alignment import Alignment
-from gift_core.distillation import Distillation
 from gift_core.engine import plain_engine
 from gift_core.errors import DataError
 from gift_core.features import PairFeatures, encode_texts
-from gift_core.objective import Objective
+from gift_core.objective import Alignment, Distillation, Objective
 from gift_core.replay import encode_pairs, replay_losses
 from tests.gift_core.tiny import scene
 

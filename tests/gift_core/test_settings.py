@@ -6,15 +6,11 @@ from typing import get_args, get_origin
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from gift_core.alignment import Alignment
-from gift_core.averaging import Averaging
 from gift_core.collapse import CollapseSettings
-from gift_core.consolidation import Consolidation
-from gift_core.distillation import Distillation
-from gift_core.finetune_settings import FinetuneSettings
+from gift_core.finetune_settings import Averaging, FinetuneSettings
 from gift_core.gate import GatePolicy
 from gift_core.learning_data import LearningData
-from gift_core.objective import Objective
+from gift_core.objective import Alignment, Consolidation, Distillation, Objective
 from gift_core.settings import Settings
 from gift_core.teacher import Teacher
 

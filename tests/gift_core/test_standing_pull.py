@@ -4,16 +4,12 @@ import pytest
 import torch
 
 from gift_core.averaging import RunningMean
-from gift_core.consolidation import (
-    Consolidation,
-    add_consolidation_gradient_,
-    consolidation_penalty,
-)
+from gift_core.consolidation import add_consolidation_gradient_, consolidation_penalty
 from gift_core.engine import plain_engine
 from gift_core.errors import DataError, SettingsError
 from gift_core.fisher import estimate_task_fisher
 from gift_core.normalised import normalised_fisher, summed_fisher
-from gift_core.objective import Objective
+from gift_core.objective import Consolidation, Objective
 from gift_core.step import Anchor, classification_logits, classification_loss, gift_step
 from tests.gift_core.tiny import scene, sgd, trained
 

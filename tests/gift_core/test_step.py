@@ -7,12 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from gift_core.alignment import Alignment
-from gift_core.consolidation import Consolidation, consolidation_penalty
-from gift_core.distillation import Distillation
+from gift_core.consolidation import consolidation_penalty
 from gift_core.engine import plain_engine
 from gift_core.errors import DataError, Diverged, SettingsError
-from gift_core.objective import Objective
+from gift_core.objective import Alignment, Consolidation, Distillation, Objective
 from gift_core.step import Anchor, classification_logits, classification_loss, gift_step
 from tests.gift_core.tiny import Scene, TinyEncoder, distance, scene, sgd, trained
 

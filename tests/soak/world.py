@@ -18,6 +18,8 @@ from prefect.settings import (
     temporary_settings,
 )
 
+import tasks.models.preprocessing
+import tasks.models.towers  # noqa: F401 - open_clip, as above
 from deployments.miniature.demo import manifest_digests, sequence_of
 from flows.continual_sequence import continual_sequence
 from tasks.sequence import SequenceSettings, StoreSettings

@@ -1,8 +1,9 @@
 """Kill a fine-tuning again and again: `python -m tests.tasks.killed_runs WORLD.json`, one process.
 
-torch is imported once; each run is a fork of this process. A first run is unbroken. Then, for each
-of the steps asked for, a run is killed by SIGKILL at some moment after that step, and another goes
-on where it stopped. What each left, and what the second had to do, is printed as JSON.
+torch and open_clip are imported once; each run is a fork of this process. A first run is unbroken.
+Then, for each of the steps asked for, a run is killed by SIGKILL at some moment after that step,
+and another goes on where it stopped. What each left, and what the second had to do, is printed as
+JSON.
 """
 
 import json
@@ -16,6 +17,8 @@ from typing import Any
 
 import torch
 
+import tasks.models.preprocessing
+import tasks.models.towers  # noqa: F401 - open_clip takes seconds: once, not in each run
 from tasks import learning_run
 from tasks.finetune import finetune
 from tasks.store.objects import FolderStore

@@ -15,9 +15,9 @@ from prefect.client.schemas.objects import Artifact
 from gift_core.gate import GatePolicy
 from tasks import artifacts, publishing
 from tasks.curves import LOSS_TERMS, first_and_last
-from tasks.finetune import read_history
 from tasks.progress import Progress
 from tasks.report import report
+from tasks.store.history import read_history
 from tasks.store.outputs import Produced, read_run_record
 from tasks.store.shards import ReplayPair
 from tests.tasks.conftest import MadeUpRun, history

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gift_core.averaging import Averaging, interpolate
+from gift_core.averaging import interpolate
 from gift_core.errors import SettingsError
+from gift_core.finetune_settings import Averaging
 from gift_core.objective import Method
 from gift_core.teacher import Teacher
 from tasks.check import Plan, check_sequence

@@ -55,7 +55,7 @@ class OnCard(Painter):
 def card(monkeypatch: pytest.MonkeyPatch) -> Card:
     """A GPU of 3900 MiB in place of the driver's: 16 pictures."""
     made = Card(3900 * MIB, line)
-    monkeypatch.setattr("tasks.batch_size.CudaMemory", lambda _device: made)
+    monkeypatch.setattr("tasks.models.batch_fit.CudaMemory", lambda _device: made)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda _device: "Card 1")
     return made
 

@@ -15,11 +15,12 @@ import torch
 from gift_core.errors import Diverged, RankLost, SettingsError
 from gift_core.step import StepReport, gift_step
 from tasks import learning_run
-from tasks.finetune import finetune, read_history
+from tasks.finetune import finetune
 from tasks.learning import Event
 from tasks.manifests import ModelManifest
 from tasks.sequence import ExecutionSettings
 from tasks.store.checkpoints import load_tensors
+from tasks.store.history import read_history
 from tasks.store.objects import FolderStore
 from tasks.store.outputs import fetch_output
 from tasks.store.step_checkpoints import StepCheckpoints

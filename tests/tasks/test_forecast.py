@@ -7,7 +7,7 @@ from safetensors import safe_open
 
 from tasks.forecast import RATES, forecast
 from tasks.models.at_hand import size_of
-from tasks.models.encoders import ModelSettings
+from tasks.models.starting_model import ModelSettings
 from tasks.sequence import load_sequence
 from tests.worlds import CLIP, ROOT, tiny_sequence
 

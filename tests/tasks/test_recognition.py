@@ -9,8 +9,9 @@ import torch
 from gift_core.selection import Selection
 from tasks.generation import SynthesisSettings
 from tasks.manifests import ModelManifest, PairsManifest
-from tasks.models.encoders import ModelSettings, check_model, export_pretrained, load_encoder
+from tasks.models.encoders import export_pretrained, load_encoder
 from tasks.models.generators import DiffusersSettings
+from tasks.models.starting_model import ModelSettings, check_model
 from tasks.pretrained import take_pretrained
 from tasks.recognition import TeacherJudge
 from tasks.replay import load_pairs

@@ -10,8 +10,9 @@ import torch
 
 from gift_core.features import encode_images, encode_texts
 from tasks.manifests import PairsManifest
-from tasks.models.encoders import Encoder, ModelSettings, export_pretrained, load_encoder
+from tasks.models.encoders import Encoder, export_pretrained, load_encoder
 from tasks.models.generators import Pictures
+from tasks.models.starting_model import ModelSettings
 from tasks.replay import ReplaySet, images_key, replay_set
 from tasks.store.objects import FolderStore
 from tasks.synthesize import commit_pairs, generate_shard

@@ -12,13 +12,14 @@ from PIL import Image
 from tasks.check import Plan, check_sequence
 from tasks.estimate_fisher import FISHER, fisher_of_model
 from tasks.evaluate import evaluate
-from tasks.finetune import finetune, read_history
+from tasks.finetune import finetune
 from tasks.images import decode_rgb
 from tasks.manifests import ModelManifest, PairsManifest, Retrieval
 from tasks.pretrained import take_pretrained
 from tasks.replay import load_pairs
 from tasks.sequence import ExecutionSettings
 from tasks.store.checkpoints import load_tensors
+from tasks.store.history import read_history
 from tasks.store.objects import FolderStore, ObjectStore
 from tasks.store.outputs import Produced, fetch_output
 from tasks.synthesize import LazyGenerator, commit_pairs, generate_shard, plan_pairs

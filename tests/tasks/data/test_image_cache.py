@@ -18,7 +18,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from gift_core.errors import DataError, StoreError
 from tasks.data.image_cache import WAITING_PER_THREAD, Pixels, cached_images
-from tasks.data.loaders import num_cpus
+from tasks.data.workers import num_cpus
 from tasks.images import decode_rgb
 from tests.worlds import png, square
 

@@ -23,11 +23,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.functional import pil_to_tensor
 
 from gift_core.errors import DataError
-from tasks.data.loaders import (
-    augmented_batches,
-    default_workers,
-    index_batches,
-)
+from tasks.data.loaders import augmented_batches, index_batches
 from tasks.data.sources import ImageBytes, ParquetData, Split
 from tests.worlds import png, square, write_split
 
@@ -242,14 +238,3 @@ def test_workers_decode_while_the_caller_is_busy(tiny_data: Path) -> None:
         next(batches)
         next(batches)
         assert time.monotonic() - began < 0.3
-
-
-@pytest.mark.parametrize(
-    ("num_cpus", "processes", "expected"),
-    [(1, 1, 1), (2, 1, 1), (4, 1, 3), (16, 1, 8), (16, 4, 3), (16, 8, 1), (4, 8, 1)],
-)
-def test_default_workers_leave_each_process_a_processor(
-    monkeypatch: pytest.MonkeyPatch, num_cpus: int, processes: int, expected: int
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(num_cpus)))
-    assert default_workers(processes) == expected

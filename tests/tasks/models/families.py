@@ -18,7 +18,7 @@ from timm.models.fastvit import FastVit
 from torch import nn
 from transformers import RobertaConfig
 
-from tasks.models.encoders import WEIGHTS, ModelSettings
+from tasks.models.starting_model import WEIGHTS, ModelSettings
 from tests.worlds import CLIP
 
 VISION = {"image_size": 32, "patch_size": 8, "width": 128, "layers": 4, "head_width": 32}

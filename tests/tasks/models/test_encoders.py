@@ -10,24 +10,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from gift_core.errors import SettingsError, StoreError
-from tasks.models.encoders import (
-    ModelSettings,
-    check_model,
-    export_pretrained,
-    export_tuned,
-    load_encoder,
-)
+from tasks.models.encoders import export_pretrained, export_tuned, load_encoder
+from tasks.models.starting_model import ModelSettings, check_model
 from tests.worlds import CLIP, square
 
 CPU = torch.device("cpu")
 LOCAL = ModelSettings(architecture=f"local-dir:{CLIP}")
-
-
-def test_local_dir_is_named_by_its_content(tmp_path: Path) -> None:
-    export_pretrained(LOCAL, tmp_path)
-    copy = ModelSettings(architecture=f"local-dir:{tmp_path}")
-    assert check_model(LOCAL) == check_model(LOCAL)
-    assert check_model(copy) != check_model(LOCAL)  # fp32 weights in place of fp16
 
 
 def test_export_opens_unchanged_in_open_clip(tmp_path: Path) -> None:
@@ -99,11 +87,6 @@ def test_named_model_with_a_weights_file(tmp_path: Path, small_named: tuple[str,
     for key, tensor in load_file(weights).items():
         assert torch.equal(loaded.model.clip.state_dict()[key], tensor)
     assert loaded.tokenize(["a cat"]).shape == (1, 77)
-
-
-def test_known_tags_need_no_download_to_be_checked() -> None:
-    settings = ModelSettings(architecture="ViT-B-16", pretrained="openai")
-    assert check_model(settings) == "ViT-B-16:openai"
 
 
 def test_weights_of_another_architecture_are_refused(

@@ -10,12 +10,13 @@ from deployments.miniature.data_sets import CLASS_NAMES, TEMPLATES_OF, build_spl
 from gift_core.features import trainable_parameters
 from tasks.check import check_sequence
 from tasks.evaluate import evaluate
-from tasks.finetune import finetune, read_history
+from tasks.finetune import finetune
 from tasks.manifests import ModelManifest, ScoresManifest
 from tasks.models.encoders import load_encoder
 from tasks.pretrained import take_pretrained
 from tasks.sequence import SequenceSettings
 from tasks.store.checkpoints import load_tensors
+from tasks.store.history import read_history
 from tasks.store.objects import FolderStore
 from tasks.store.outputs import fetch_output
 from tasks.store.shards import ReplayPair, write_shard

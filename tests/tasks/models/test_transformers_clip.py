@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from transformers import CLIPModel, CLIPProcessor
 
 from gift_core.errors import SettingsError
-from tasks.models.encoders import ModelSettings, export_pretrained, load_encoder
+from tasks.models.encoders import export_pretrained, load_encoder
+from tasks.models.starting_model import ModelSettings
 from tasks.models.transformers_clip import export_transformers
 from tests.tasks.models.families import FAMILIES, TEXT, write_family
 
