@@ -7,15 +7,23 @@ the new one. Their settings come from the sequence file and from what arrived.
 from pydantic import ValidationError
 
 from gift_core.errors import DataError, SettingsError, StoreError
+from gift_core.selection import Selection
+from tasks.adapt import planned_adapter
 from tasks.check import Plan, PlannedTask
-from tasks.manifests import ModelManifest, PairsManifest, canonical_json, sha256_hex
+from tasks.manifests import (
+    AdapterManifest,
+    ModelManifest,
+    PairsManifest,
+    canonical_json,
+    sha256_hex,
+)
 from tasks.sequence import SequenceSettings, TaskSettings
 from tasks.setting_errors import settings_error
 from tasks.store.arrivals import Arrivals
 from tasks.store.heads import HeadEntry
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import find_output
-from tasks.synthesize import plan_pairs
+from tasks.synthesize import deciding, plan_pairs
 
 
 def models_of(store: ObjectStore, head: HeadEntry) -> tuple[ModelManifest, ...]:
@@ -90,7 +98,7 @@ def check_unchanged(
             raise _changed(plan, f"the settings of task {task.name}")
         if model.inputs.get("data") != task.digests["train"]:
             raise _changed(plan, f"the data of task {task.name}")
-        if not _same_pairs(store, plan, head, task, model):
+        if not _same_pairs(store, plan, head, learnt, task):
             raise _changed(plan, f"what the replay pairs of task {task.name} are made with")
 
 
@@ -110,26 +118,54 @@ def _settings(sequence: SequenceSettings, arrivals: Arrivals, model: ModelManife
 
 
 def _same_pairs(
-    store: ObjectStore, plan: Plan, head: HeadEntry, task: PlannedTask, model: ModelManifest
+    store: ObjectStore,
+    plan: Plan,
+    head: HeadEntry,
+    learnt: tuple[ModelManifest, ...],
+    task: PlannedTask,
 ) -> bool:
-    """Whether the pairs that a model was learnt with are those that the plan would make."""
+    """Whether the pairs that a task was learnt with are those that the plan would make."""
+    model = learnt[task.index - 1]
     if plan.generator_identity is None or "pairs" not in model.inputs:
         return plan.generator_identity is None and "pairs" not in model.inputs
     by_digest = {digest: reference for reference, digest in head.lineage.items()}
-    reference = by_digest.get(model.inputs["pairs"], "")
+    reference = by_digest.get(model.inputs["pairs"])
     pairs = find_output(store, PairsManifest, *reference.split("/")) if reference else None
     if pairs is None:
         return False
     synthesis, pool = plan.sequence.synthesis, plan.prompt_pool(task)
     asked = plan_pairs(
-        task.name, task.index, pool, synthesis, plan.generator_identity, plan.sequence.seed
-    )
-    settings = synthesis.model_dump(mode="json", exclude={"generator": {"model", "revision"}})
-    return (pairs.generator, pairs.settings, pairs.prompts_sha256) == (
+        task.name,
+        task.index,
+        pool,
+        synthesis.model_copy(update={"selection": Selection()}),
         plan.generator_identity,
-        settings,
-        sha256_hex(canonical_json(list(asked.prompts))),
+        plan.sequence.seed,
+        adapters=_adapters(plan, learnt, task),
     )
+    used = [f"adapt/{each.key}" for each, _ in asked.by_adapter(asked.prompts) if each]
+    adapters = [by_digest.get(of) for to, of in pairs.inputs.items() if to.startswith("adapter-")]
+    return (pairs.generator, pairs.settings, pairs.prompts_sha256, adapters) == (
+        plan.generator_identity,
+        deciding(synthesis),
+        sha256_hex(canonical_json(list(asked.prompts))),
+        used,
+    )
+
+
+def _adapters(
+    plan: Plan, learnt: tuple[ModelManifest, ...], task: PlannedTask
+) -> list[AdapterManifest]:
+    """What the plan would adapt the generator to before a task."""
+    sequence = plan.sequence
+    if sequence.synthesis.adaptation is None or plan.generator_identity is None:
+        return []
+    return [
+        planned_adapter(
+            each.data_set, model, sequence.synthesis, plan.generator_identity, sequence.seed
+        )
+        for each, model in zip(plan.earlier(task), learnt, strict=False)
+    ]
 
 
 def _changed(plan: Plan, what: str) -> SettingsError:

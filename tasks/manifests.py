@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from gift_core.gate import Failure
 from gift_core.settings import added
-from tasks.records import Record, Rejects, Retrieval, Score
+from tasks.records import Adapted, Record, Rejects, Retrieval, Score
 
 SCHEMA_VERSION = 1
 Json = dict[str, Any]
@@ -103,7 +103,7 @@ class ShardManifest(Manifest, Rejects):
     num_pairs: int = Field(ge=0)
 
 
-class PairsManifest(Manifest, Rejects):
+class PairsManifest(Manifest, Rejects, Adapted):
     """The replay pairs made before one task is learnt; `files` are the shards, in order."""
 
     stage: Literal["synthesize"] = "synthesize"
@@ -127,6 +127,19 @@ class ModelManifest(Manifest):
     parent: str | None
     task: str | None
     num_steps: int = Field(ge=0)
+
+
+class AdapterManifest(Manifest):
+    """A LoRA of the generator, learnt on images of a task; it makes the pictures of its `prompts`.
+
+    `model` is the digest of the model that chose the images, num_images of them.
+    """
+
+    stage: Literal["adapt"] = "adapt"
+    task: str
+    model: str
+    prompts: tuple[str, ...]
+    num_images: int = Field(ge=0)
 
 
 class BlockDrift(Record):
@@ -198,8 +211,8 @@ PART_OF = {"synthesize-shard": "synthesize", "score": "evaluate", "retrieve": "e
 class SequenceManifest(Manifest):
     """A whole run: every output of it, and the metrics that follow from the rows.
 
-    `models` (theta_0 first), `pairs`, `fishers` and `scores` (the zero-shot row first) are
-    references "<stage>/<key>", so that each is found in the store; `inputs` holds their digests.
+    `models` (theta_0 first), `pairs`, `fishers`, `scores` (the zero-shot row first) and `adapters`
+    are references "<stage>/<key>", so that each is found in the store; `inputs` has their digests.
     `classes_seen` is the accuracy over the classes of all tasks seen, after each task; empty where
     nobody measured it. `refused` says why the gate stopped the sequence after the last of `tasks`,
     if it did. `keeps_old_data` says that images of other tasks were used, which the setting
@@ -218,6 +231,7 @@ class SequenceManifest(Manifest):
     panel: dict[str, tuple[float, ...]]
     metrics: dict[str, float | None]
     classes_seen: tuple[float, ...] = added(())
+    adapters: tuple[OutputReference, ...] = added(())
     refused: tuple[Failure, ...] = ()
     keeps_old_data: bool = added(False)
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from gift_core.errors import GiftError, SettingsError
 from tasks.manifests import (
+    AdapterManifest,
     FisherManifest,
     Manifest,
     ModelManifest,
@@ -31,14 +32,20 @@ KINDS: dict[str, type[Manifest]] = {
     "synthesize-shard": ShardManifest,
     "synthesize": PairsManifest,
     "finetune": ModelManifest,
+    "adapt": AdapterManifest,
     "estimate-fisher": FisherManifest,
     "score": ScoreManifest,
     "retrieve": RetrievalManifest,
     "evaluate": ScoresManifest,
     "report": SequenceManifest,
 }
-_NAMES_A_MANIFEST = re.compile(r"parent|pairs|model|baseline|(shard|model|pairs|fisher|scores)-\d+")
-_GROUPS = {"model": "models", "pairs": "pairs", "fisher": "fishers", "scores": "scores"}
+_GROUPS = {
+    "model": "models", "pairs": "pairs", "fisher": "fishers", "scores": "scores",
+    "adapter": "adapters",
+}  # fmt: skip
+_NAMES_A_MANIFEST = re.compile(rf"parent|pairs|model|baseline|(shard|{'|'.join(_GROUPS)})-\d+")
+
+MADE_OF_A_MODEL = FisherManifest | ScoresManifest | AdapterManifest
 
 
 @dataclass(frozen=True)
@@ -168,7 +175,10 @@ def find_model(inventory: Inventory, text: str) -> str:
 
 
 def candidate_of(inventory: Inventory, reference: str) -> Candidate:
-    """A model with all that the store knows of its making: parents, pairs, Fisher, scores."""
+    """A model with all that the store knows of its making, and what was made of it in turn.
+
+    Parents and pairs; Fisher diagonals, scores and adapters of the generator.
+    """
     lineage: dict[str, str] = {}
     model = inventory.outputs[reference]
     ancestor: StoredOutput | None = model
@@ -178,7 +188,7 @@ def candidate_of(inventory: Inventory, reference: str) -> Candidate:
         pairs = {manifest.inputs.get("pairs", "")}
         for each in inventory.outputs.values():
             made_of = each.manifest
-            if isinstance(made_of, FisherManifest | ScoresManifest) and made_of.model == digest:
+            if isinstance(made_of, MADE_OF_A_MODEL) and made_of.model == digest:
                 lineage[each.reference] = each.digest
                 pairs.add(made_of.inputs.get("pairs", ""))
         for made in pairs & inventory.by_digest.keys():
