@@ -267,7 +267,7 @@ class Adapters:
     """
 
     def __init__(self, generator: PipelineGenerator) -> None:
-        self._pipeline: Any = generator.pipeline
+        self._unet: Any = generator.pipeline.unet
         self._names: dict[str, str] = {}
 
     def __contains__(self, name: str) -> bool:
@@ -277,8 +277,12 @@ class Adapters:
         """Load weights (`UnetLora.save`) under a name; SettingsError when they do not fit."""
         own = f"adapter-{len(self._names)}"  # peft makes it a module's name: no dots
         try:
-            self._pipeline.load_lora_weights(
-                weights.parent, weight_name=weights.name, adapter_name=own, use_safetensors=True
+            self._unet.load_lora_adapter(
+                weights.parent,
+                prefix="unet",
+                weight_name=weights.name,
+                adapter_name=own,
+                use_safetensors=True,
             )
         except Exception as error:  # weights of another UNet fail anywhere in diffusers
             raise SettingsError(f"{WHERE}: {name} does not fit the generator: {error}") from error
@@ -287,7 +291,7 @@ class Adapters:
     def use(self, name: str | None) -> None:
         """Generate with this adapter from here on; None: as the generator is by itself."""
         if name is not None:
-            self._pipeline.set_adapters(self._names[name])
-            self._pipeline.enable_lora()
+            self._unet.set_adapters(self._names[name])
+            self._unet.enable_lora()
         elif self._names:
-            self._pipeline.disable_lora()
+            self._unet.disable_lora()
