@@ -109,10 +109,10 @@ def test_equal_seeds_give_equal_weights_and_torchs_own_seed_does_not_matter(
 
 
 def test_the_loss_falls_and_only_the_update_is_kept(tmp_path: Path) -> None:
-    settings = SETTINGS.model_copy(update={"num_steps": 30, "layers": "all", "rank": 4})
+    settings = SETTINGS.model_copy(update={"num_steps": 60, "layers": "all", "rank": 4})
     file, losses = learnt(tmp_path, settings)
-    assert len(losses) == 30
-    assert statistics.fmean(losses[-10:]) < 0.8 * statistics.fmean(losses[:10])
+    assert len(losses) == 60
+    assert statistics.fmean(losses[-20:]) < 0.8 * statistics.fmean(losses[:20])
     names = set(load_file(file))
     assert all(name.startswith("unet.") and "lora" in name for name in names)
     assert any("conv1" in name for name in names)
