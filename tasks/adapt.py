@@ -12,19 +12,17 @@ from gift_core.errors import SettingsError
 from gift_core.selection import most_confident
 from tasks.check import PlannedDataSet
 from tasks.data.splits import Split
-from tasks.generation import SynthesisSettings
+from tasks.generation import Judge, SynthesisSettings
 from tasks.manifests import AdapterManifest, ModelManifest, canonical_json
-from tasks.models.adaptation import UnetLora
 from tasks.models.encoders import best_device
 from tasks.models.generators import check_identity
-from tasks.models.pipelines import PipelineGenerator
 from tasks.progress import Progress
-from tasks.recognition import TeacherJudge, teacher_judge
-from tasks.replay import ENCODE_BATCH
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import Produced, plan_output, read_verified, run_output
 
 HISTORY = "history.json"
+ASKED_AT_ONCE = 256
+"""Images that the model is asked about in one batch."""
 
 
 @prefect.task(
@@ -53,6 +51,11 @@ def adapt_generator(
         raise ValueError("no adaptation is asked for")
 
     def make(directory: Path) -> AdapterManifest:
+        # torch takes a second: only where there is work
+        from tasks.models.pipelines import PipelineGenerator
+        from tasks.models.unet_lora import UnetLora
+        from tasks.recognition import teacher_judge
+
         split = planned.data.open_split("train")
         prompts_N = [planned.prompts[label] for label in split.labels_N]
         sure = _confidences(teacher_judge(store, model, planned.prompts), planned, split, prompts_N)
@@ -118,13 +121,13 @@ def read_history(store: ObjectStore, manifest: AdapterManifest) -> dict[str, lis
 
 
 def _confidences(
-    judge: TeacherJudge, planned: PlannedDataSet, split: Split, prompts_N: Sequence[str]
+    judge: Judge, planned: PlannedDataSet, split: Split, prompts_N: Sequence[str]
 ) -> list[float]:
     """How sure the model is of each image's own class among the classes of the task."""
     sure: list[float] = []
     with Progress(f"Images of {planned.name}", len(split), "images") as progress:
-        for first in range(0, len(split), ENCODE_BATCH):
-            rows = range(first, min(first + ENCODE_BATCH, len(split)))
+        for first in range(0, len(split), ASKED_AT_ONCE):
+            rows = range(first, min(first + ASKED_AT_ONCE, len(split)))
             images = [np.asarray(split.image(row)) for row in rows]
             _, sure_B = judge(images, prompts_N[rows.start : rows.stop])
             sure += sure_B.tolist()

@@ -5,9 +5,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tasks.manifests import AdapterManifest
-from tasks.models.adaptation import WEIGHTS, Adapters
+from tasks.models.adaptation import WEIGHTS
 from tasks.models.generators import Generator
-from tasks.models.pipelines import PipelineGenerator
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import fetch_verified
 
@@ -38,6 +37,9 @@ class StoredAdapters:
     """Brings adapters from the store to a generator, each once, when it is first used."""
 
     def __init__(self, store: ObjectStore, generator: Generator) -> None:
+        from tasks.models.pipelines import PipelineGenerator  # torch: only where it is used
+        from tasks.models.unet_lora import Adapters
+
         if not isinstance(generator, PipelineGenerator):
             raise ValueError("only a pipeline takes adapters")
         self._store, self._adapters = store, Adapters(generator)

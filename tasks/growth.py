@@ -7,7 +7,6 @@ the new one. Their settings come from the sequence file and from what arrived.
 from pydantic import ValidationError
 
 from gift_core.errors import DataError, SettingsError, StoreError
-from gift_core.selection import Selection
 from tasks.adapt import planned_adapter
 from tasks.check import Plan, PlannedTask
 from tasks.manifests import (
@@ -98,7 +97,7 @@ def check_unchanged(
             raise _changed(plan, f"the settings of task {task.name}")
         if model.inputs.get("data") != task.digests["train"]:
             raise _changed(plan, f"the data of task {task.name}")
-        if not _same_pairs(store, plan, head, learnt, task):
+        if not _same_pairs(store, plan, head, task, models):
             raise _changed(plan, f"what the replay pairs of task {task.name} are made with")
 
 
@@ -121,11 +120,11 @@ def _same_pairs(
     store: ObjectStore,
     plan: Plan,
     head: HeadEntry,
-    learnt: tuple[ModelManifest, ...],
     task: PlannedTask,
+    models: tuple[ModelManifest, ...],
 ) -> bool:
-    """Whether the pairs that a task was learnt with are those that the plan would make."""
-    model = learnt[task.index - 1]
+    """Whether the pairs that a model was learnt with are those that the plan would make."""
+    parent, model = models[task.index - 1 : task.index + 1]
     if plan.generator_identity is None or "pairs" not in model.inputs:
         return plan.generator_identity is None and "pairs" not in model.inputs
     by_digest = {digest: reference for reference, digest in head.lineage.items()}
@@ -133,28 +132,26 @@ def _same_pairs(
     pairs = find_output(store, PairsManifest, *reference.split("/")) if reference else None
     if pairs is None:
         return False
-    synthesis, pool = plan.sequence.synthesis, plan.prompt_pool(task)
     asked = plan_pairs(
         task.name,
         task.index,
-        pool,
-        synthesis.model_copy(update={"selection": Selection()}),
+        plan.prompt_pool(task),
+        plan.sequence.synthesis,
         plan.generator_identity,
         plan.sequence.seed,
-        adapters=_adapters(plan, learnt, task),
+        parent,
+        _adapters(plan, task, models[1:]),
     )
+    prompts_sha256 = sha256_hex(canonical_json(list(asked.prompts)))
+    wanted = asked.generator_identity, deciding(asked), prompts_sha256
+    found = pairs.generator, pairs.settings, pairs.prompts_sha256
     used = [f"adapt/{each.key}" for each, _ in asked.by_adapter(asked.prompts) if each]
     adapters = [by_digest.get(of) for to, of in pairs.inputs.items() if to.startswith("adapter-")]
-    return (pairs.generator, pairs.settings, pairs.prompts_sha256, adapters) == (
-        plan.generator_identity,
-        deciding(synthesis),
-        sha256_hex(canonical_json(list(asked.prompts))),
-        used,
-    )
+    return (found, adapters) == (wanted, used)
 
 
 def _adapters(
-    plan: Plan, learnt: tuple[ModelManifest, ...], task: PlannedTask
+    plan: Plan, task: PlannedTask, learnt: tuple[ModelManifest, ...]
 ) -> list[AdapterManifest]:
     """What the plan would adapt the generator to before a task."""
     sequence = plan.sequence

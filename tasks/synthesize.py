@@ -181,7 +181,7 @@ def planned_shard(plan: PairsPlan, start: int) -> ShardManifest:
         inputs["model"] = plan.teacher.digest
     inputs |= adapter_inputs(plan.adapters, prompts)
     settings = {
-        "generator": deciding(plan.settings)["generator"],
+        "generator": deciding(plan)["generator"],
         "task": plan.task,
         "start": start,
         "prompts": list(prompts),
@@ -199,14 +199,15 @@ def planned_shard(plan: PairsPlan, start: int) -> ShardManifest:
     )
 
 
-def deciding(settings: SynthesisSettings) -> Json:
+def deciding(plan: PairsPlan) -> Json:
     """The settings that decide pictures; where a generator lies does not, what it is stands apart.
 
     How it is adapted stands with the adapters, which are inputs. Settings that came later are left
     out at their defaults (`gift_core.settings.added`).
     """
-    apart: Any = {"generator": set(settings.generator.NAMED_BY_IDENTITY), "adaptation": True}
-    return settings.model_dump(mode="json", exclude=apart)
+    apart = plan.settings.generator.NAMED_BY_IDENTITY
+    left_out: Any = {"generator": set(apart), "adaptation": True}
+    return plan.settings.model_dump(mode="json", exclude=left_out)
 
 
 def _make_pictures(
@@ -270,7 +271,7 @@ def commit_pairs(
         PairsManifest,
         name=plan.task,
         inputs=inputs | adapter_inputs(plan.adapters, plan.prompts),
-        settings=deciding(plan.settings),
+        settings=deciding(plan),
         seed=plan.seed,
         task=plan.task,
         generator=plan.generator_identity,

@@ -12,15 +12,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from gift_core.errors import Diverged, SettingsError
-from tasks.models.adaptation import (
-    WEIGHTS,
-    AdaptationSettings,
-    Adapters,
-    UnetLora,
-    check_adaptable,
-)
+from tasks.models.adaptation import WEIGHTS, AdaptationSettings, check_adaptable
 from tasks.models.generators import DiffusersSettings, LoraSettings, RecordedSettings
 from tasks.models.pipelines import PipelineGenerator
+from tasks.models.unet_lora import Adapters, UnetLora
 from tests.tasks.models.tiny_pipelines import save, save_lora
 from tests.worlds import GENERATOR, square
 
