@@ -13,7 +13,7 @@ from tasks.adapter_page import adapted_words, adapter_markdown
 from tasks.adapters import adapter_inputs, by_adapter
 from tasks.check import Plan, check_sequence
 from tasks.generation import SynthesisSettings
-from tasks.manifests import AdapterManifest, ModelManifest
+from tasks.manifests import AdapterManifest, ModelManifest, ShardManifest
 from tasks.models.adaptation import WEIGHTS, AdaptationSettings
 from tasks.models.generators import Generator
 from tasks.pairs_card import card_of
@@ -130,12 +130,18 @@ def test_a_worker_with_another_generator_is_refused(world: World, tmp_path: Path
         )
 
 
+def shards_of(
+    store: FolderStore, plan: PairsPlan, generator: Callable[..., Generator]
+) -> list[ShardManifest]:
+    return [generate_shard.fn(store, plan, start, generator).manifest for start in plan.starts]
+
+
 def made(
     store: FolderStore, plan: PairsPlan, generator: Callable[..., Generator], order: Sequence[int]
 ) -> list[bytes]:
     for start in order:
         generate_shard.fn(store, plan, start, generator)
-    shards = [generate_shard.fn(store, plan, start, generator).manifest for start in plan.starts]
+    shards = shards_of(store, plan, generator)
     return [store.read_bytes(shard.files[0].path) for shard in shards]
 
 
@@ -159,13 +165,10 @@ def test_one_run_and_several_in_any_order_give_the_same_shards(
 def test_the_adapted_pairs_alone_are_others_and_are_told(world: World, tmp_path: Path) -> None:
     plan, plain = world.pairs_plan(world.adapter), world.pairs_plan()
     loader = LazyGenerator(plan.settings, world.store)
-    shards = [generate_shard.fn(world.store, plan, start, loader).manifest for start in plan.starts]
+    shards = shards_of(world.store, plan, loader)
     pairs = commit_pairs.fn(world.store, plan, shards).manifest
     elsewhere = FolderStore(tmp_path)
-    made_plain = [
-        generate_shard.fn(elsewhere, plain, start, loader).manifest for start in plain.starts
-    ]
-    plain_pairs = commit_pairs.fn(elsewhere, plain, made_plain).manifest
+    plain_pairs = commit_pairs.fn(elsewhere, plain, shards_of(elsewhere, plain, loader)).manifest
     before, after = load_pairs(elsewhere, plain_pairs), load_pairs(world.store, pairs)
     changed = [a.image_bytes != b.image_bytes for a, b in zip(before, after, strict=True)]
     assert changed == [pair.prompt in WARM for pair in after]
@@ -200,7 +203,7 @@ def test_a_prompt_of_two_tasks_is_the_latest_ones(world: World) -> None:
 def test_the_stores_upkeep_reaches_an_adapter_through_the_pairs(world: World) -> None:
     plan = world.pairs_plan(world.adapter)
     loader = LazyGenerator(plan.settings, world.store)
-    shards = [generate_shard.fn(world.store, plan, start, loader).manifest for start in plan.starts]
+    shards = shards_of(world.store, plan, loader)
     pairs = commit_pairs.fn(world.store, plan, shards).manifest
     inventory = take_inventory(world.store)
     reached = inventory.reached_from([f"synthesize/{pairs.key}"])
