@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from gift_core.gate import Failure
 from gift_core.settings import added
-from tasks.records import Adapted, Record, Rejects, Retrieval, Score
+from tasks.records import Adapted, BlockDrift, Record, Rejects, Retrieval, Score
 
 SCHEMA_VERSION = 1
 Json = dict[str, Any]
@@ -140,20 +140,6 @@ class AdapterManifest(Manifest):
     model: str
     prompts: tuple[str, ...]
     num_images: int = Field(ge=0)
-
-
-class BlockDrift(Record):
-    """How far one block of parameters moved while a task was learnt.
-
-    `distance` is the L2 norm of the change, `relative` the same over the norm before,
-    `weighted` the root of sum(F * change^2) with the normalised Fisher diagonal F.
-    """
-
-    block: str
-    num_parameters: int
-    distance: float
-    relative: float
-    weighted: float
 
 
 class FisherManifest(Manifest):

@@ -46,6 +46,20 @@ class Adapted(Record):
         return ", ".join(f"{task} {count:,}" for task, count in self.adapted.items())
 
 
+class BlockDrift(Record):
+    """How far one block of parameters moved while a task was learnt.
+
+    `distance` is the L2 norm of the change, `relative` the same over the norm before,
+    `weighted` the root of sum(F * change^2) with the normalised Fisher diagonal F.
+    """
+
+    block: str
+    num_parameters: int
+    distance: float
+    relative: float
+    weighted: float
+
+
 class Score(Record):
     """A model on a split of a data set, mostly as counts, hence exact.
 
