@@ -13,7 +13,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_UI_V2_ENABLED := false
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo demo-s3 seeds baselines ablations data test soak bench lint format dashboard miniature clean
+.PHONY: demo demo-s3 seeds baselines ablations adaptation data test soak bench lint format dashboard miniature clean
 
 demo: .venv/demo data  ## GIFT and plain fine-tuning over the miniature's four tasks
 	$(BIN)/python -m deployments.miniature.demo
@@ -30,6 +30,11 @@ baselines: .venv/demo data  ## Every baseline and GIFT on the miniature, seeds 0
 ablations: .venv/demo data  ## GIFT's parts on the miniature, one changed at a time, seeds 0, 1 and 2
 	$(BIN)/python -m deployments.miniature.captions .gift/data/miniature/pretraining-captions.parquet
 	$(BIN)/python -m deployments.cli compare deployments/comparisons/miniature-ablations.yaml
+
+adaptation: .venv/demo data  ## A generator adapted to each task against a plain one, seeds 0, 1 and 2
+	$(BIN)/python -m deployments.cli compare deployments/comparisons/miniature-adaptation.yaml
+	$(BIN)/python -m deployments.miniature.recognisability \
+		$(foreach seed,0 1 2,$(foreach row,plain adapted,miniature-adapted-$(row)-seed-$(seed)))
 
 data: .venv/demo  ## The miniature's data sets, drawn and taken from scikit-learn and scikit-image
 	$(BIN)/python -m deployments.miniature.data_sets .gift/data/miniature

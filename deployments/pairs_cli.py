@@ -35,7 +35,9 @@ def show(
         raise SettingsError(
             f"{path}: cannot be written ({error.strerror}); name another file"
         ) from None
-    typer.echo(f"{name}: {found.num_pairs:,} pairs of {found.generator}; {found.rejects_in_words}")
+    adapted = f"; adapted to tasks: {found.adapted_in_words}" if found.adapted else ""
+    made = f"{found.num_pairs:,} pairs of {found.generator}{adapted}"
+    typer.echo(f"{name}: {made}; {found.rejects_in_words}")
     typer.echo(f"Contact sheet: {path}")
     if launch:
         typer.launch(str(path))

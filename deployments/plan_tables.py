@@ -87,7 +87,7 @@ def stages_table(plan: Forecast) -> Table:
 
 
 def _gpu_time(stage: StageForecast) -> str:
-    wants_one = stage.name in {"synthesize", "finetune", "estimate-fisher", "evaluate"}
+    wants_one = stage.name in {"synthesize", "finetune", "adapt", "estimate-fisher", "evaluate"}
     if stage.gpu_seconds is None:
         return "not known" if wants_one else "-"
     return _hours(stage.gpu_seconds)

@@ -55,6 +55,7 @@ def continual_sequence(
         for task in plan.tasks:
             pairs = stage.synthesize(task)  # what was known before, as pictures and prompts
             learnt = stage.finetune(task, model, pairs)  # teacher = anchor = theta_{t-1}
+            stage.adapt(task, learnt)  # the generator, to how the task's images look
             stage.estimate_fisher(learnt, model, pairs)  # what matters now, and what moved
             stage.evaluate(learnt)  # the row after this task
             if not stage.promote(learnt):  # is the head now, or the gate refused it

@@ -9,6 +9,7 @@ from gift_core.gate import Failure
 from gift_core.settings import Settings
 from tasks.check import Plan, PlannedTask
 from tasks.manifests import (
+    AdapterManifest,
     FisherManifest,
     Manifest,
     ModelManifest,
@@ -80,6 +81,7 @@ class Stages:
             plan.generator_identity,
             sequence.seed,
             self._all(ModelManifest)[-1],
+            self._all(AdapterManifest),
         )
         produced = self._on_gpu.synthesize(self._store, pairs)
         return self._keep(produced) if produced else None
@@ -95,6 +97,17 @@ class Stages:
         reference = reference_of(self._plan, task, models[0], fishers)
         given = task, sequence.seed, parent, pairs, sequence.execution, reference
         return self._keep(self._on_gpu.finetune(self._store, *given))
+
+    def adapt(self, task: PlannedTask, model: ModelManifest) -> AdapterManifest | None:
+        """The generator adapted to a task that is learnt; None where that is not asked for.
+
+        After every task, also the last: the sequence may grow, and the images are at hand now.
+        """
+        plan, synthesis = self._plan, self._plan.sequence.synthesis
+        if plan.generator_identity is None or synthesis.adaptation is None:
+            return None
+        given = task.data_set, model, synthesis, plan.generator_identity, plan.sequence.seed
+        return self._keep(self._on_gpu.adapt(self._store, *given))
 
     def estimate_fisher(
         self, model: ModelManifest, parent: ModelManifest, pairs: PairsManifest | None
@@ -157,6 +170,7 @@ class Stages:
                 self._all(FisherManifest),
                 self._all(ScoresManifest),
                 self._refused,
+                self._all(AdapterManifest),
             )
         )
         num_reused = sum(produced.reused for produced in self._produced)

@@ -14,12 +14,15 @@ from flows.pool_runs import PoolRun, check_deployments, run_on_pool
 from flows.storage import sequence_store
 from gift_core.errors import StageLost
 from gift_core.objective import Objective
+from tasks.adapt import planned_adapter
 from tasks.batch_size import with_known_batch_size
 from tasks.check import PlannedDataSet, PlannedTask
 from tasks.estimate_fisher import planned_fisher
 from tasks.evaluate import planned_scores
 from tasks.finetune import planned_model
+from tasks.generation import SynthesisSettings
 from tasks.manifests import (
+    AdapterManifest,
     FisherManifest,
     Manifest,
     ModelManifest,
@@ -41,7 +44,8 @@ from tasks.synthesize import PairsPlan, ShardRange, planned_shard
 M = TypeVar("M", bound=Manifest)
 
 DEPLOYMENTS = {
-    stage: f"{stage}/{stage}" for stage in ("synthesize", "finetune", "estimate-fisher", "evaluate")
+    stage: f"{stage}/{stage}"
+    for stage in ("synthesize", "finetune", "adapt", "estimate-fisher", "evaluate")
 }
 """Flow and deployment of each stage, as prefect.yaml names them."""
 
@@ -88,6 +92,27 @@ class Pools:
             pairs=pairs,
             execution=execution,
             reference=reference,
+        )
+
+    def adapt(
+        self,
+        store: StoreSettings,
+        planned: PlannedDataSet,
+        model: ModelManifest,
+        synthesis: SynthesisSettings,
+        generator: str,
+        seed: int,
+    ) -> Produced[AdapterManifest]:
+        """Have the generator adapted to a task that is learnt."""
+        return _produced(
+            f"adapt-{planned.name}",
+            planned_adapter(planned, model, synthesis, generator, seed),
+            store,
+            planned=planned,
+            model=model,
+            synthesis=synthesis,
+            generator=generator,
+            seed=seed,
         )
 
     def estimate_fisher(

@@ -16,13 +16,16 @@ from flows.storage import sequence_store, stage_store
 from gift_core.gate import Failure, GatePolicy
 from gift_core.objective import Objective
 from tasks import artifacts
+from tasks.adapt import adapt_generator
 from tasks.batch_size import with_batch_size
 from tasks.behind import OneBehind
 from tasks.check import PlannedDataSet, PlannedTask
 from tasks.estimate_fisher import fisher_of_model
 from tasks.evaluate import evaluate as score_model
 from tasks.finetune import finetune as learn_task
+from tasks.generation import SynthesisSettings
 from tasks.manifests import (
+    AdapterManifest,
     FileRef,
     FisherManifest,
     ModelManifest,
@@ -89,7 +92,7 @@ def synthesize(
     """
     with stage_store(store) as objects:
         plan = taken(objects, PairsPlan, plan)
-        generator = LazyGenerator(plan.settings)
+        generator = LazyGenerator(plan.settings, objects)
         plan = with_batch_size(objects, plan, generator)
         with OneBehind("gift-commit") as behind:  # a shard is stored while the next one is made
             commits = [
@@ -101,7 +104,7 @@ def synthesize(
         made = [commit.result().manifest for commit in commits]
         produced = commit_pairs(objects, plan, made)
         artifacts.publish_pairs(objects, produced.manifest)
-        artifacts.publish_output(objects, produced, made)
+        artifacts.publish_output(objects, produced, [*made, *plan.adapters])
         return produced
 
 
@@ -123,6 +126,24 @@ def finetune(
         produced = learn_task(objects, planned, seed, parent, pairs, execution, beside)
         artifacts.publish_model(objects, produced.manifest)
         artifacts.publish_output(objects, produced, [parent, pairs, *beside.manifests])
+        return produced
+
+
+@flow(name="adapt", flow_run_name=_named_by("adapt", "planned", "name"), persist_result=False)
+def adapt(
+    store: StoreSettings,
+    planned: PlannedDataSet | FileRef,
+    model: ModelManifest,
+    synthesis: SynthesisSettings,
+    generator: str,
+    seed: int,
+) -> Produced[AdapterManifest]:
+    """Adapt the generator to a task that is learnt."""
+    with stage_store(store) as objects:
+        planned = taken(objects, PlannedDataSet, planned)
+        produced = adapt_generator(objects, planned, model, synthesis, generator, seed)
+        artifacts.publish_adapter(objects, produced.manifest)
+        artifacts.publish_output(objects, produced, [model])
         return produced
 
 
@@ -195,12 +216,13 @@ def report(
     fishers: tuple[FisherManifest, ...],
     scores: tuple[ScoresManifest, ...],
     refused: tuple[Failure, ...] = (),
+    adapters: tuple[AdapterManifest, ...] = (),
 ) -> Produced[SequenceManifest]:
     """Matrix, metrics and the HTML report of a whole sequence."""
     objects = sequence_store(sequence.store)
-    produced = write_report(objects, sequence, models, pairs, fishers, scores, refused)
+    produced = write_report(objects, sequence, models, pairs, fishers, scores, refused, adapters)
     artifacts.publish_sequence(objects, produced.manifest)
-    artifacts.publish_output(objects, produced, [*models, *pairs, *fishers, *scores])
+    artifacts.publish_output(objects, produced, [*models, *pairs, *fishers, *scores, *adapters])
     address = report_address(objects, sequence.name)
     rows = produced.manifest.scores
     artifacts.publish_state(objects, sequence.name, sequence.gate, rows, bool(refused), address)

@@ -1,9 +1,10 @@
-"""Which of several pictures of a prompt are kept, by the teacher's features.
+"""Which of several pictures are kept: generated ones of a prompt, or real ones of a task.
 
 Letters: C pictures made for one pair, K pairs kept before, B pictures, P prompts, D features. All
 features are L2-normalised.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -76,3 +77,23 @@ def choose(
     if eligible:
         verdicts[max(eligible, key=lambda number: confidences[number])] = "kept"
     return tuple(verdicts)
+
+
+def most_confident(
+    confidences: Sequence[float], labels: Sequence[int], num_images: int
+) -> tuple[int, ...]:
+    """Choose the images that are recognised best, evenly over the classes.
+
+    First the most confident image of each class, then each class's second, and so on until there
+    are `num_images`; a class that runs out leaves its share to the others. Within a round the more
+    confident class comes first, of equal ones the image that comes first. Returns indices in
+    ascending order, all of them where there are no more images. Source: LoRA-Loop, arXiv
+    2507.13568.
+    """
+    order = sorted(range(len(labels)), key=lambda index: -confidences[index])
+    rounds: list[tuple[int, int]] = []
+    seen: Counter[int] = Counter()
+    for place, index in enumerate(order):
+        rounds.append((seen[labels[index]], place))
+        seen[labels[index]] += 1
+    return tuple(sorted(order[place] for _, place in sorted(rounds)[:num_images]))

@@ -8,10 +8,13 @@ plain functions. Prompts and class names are untrusted: they are escaped whereve
 from collections.abc import Iterable, Sequence
 
 from gift_core.gate import GatePolicy
+from tasks.adapt import read_history as read_adaptation
+from tasks.adapter_page import adapted_words, adapter_markdown
 from tasks.curves import History, first_and_last, loss_figure, steering_figure
 from tasks.figures import accuracy_figure, contact_sheet, data_uri, drift_figure
 from tasks.images import decode_rgb
 from tasks.manifests import (
+    AdapterManifest,
     FisherManifest,
     Manifest,
     ModelManifest,
@@ -75,6 +78,15 @@ def publish_model(store: ObjectStore, manifest: ModelManifest) -> None:
         lambda: model_markdown(
             manifest, read_history(store, manifest), read_run_record(store, manifest)
         ),
+    )
+
+
+def publish_adapter(store: ObjectStore, manifest: AdapterManifest) -> None:
+    """Show how the generator was adapted to a task: its loss, and which images it learnt."""
+    publish_markdown(
+        f"adapter-{manifest.task}",
+        f"How the generator was adapted to {manifest.task}",
+        lambda: adapter_markdown(manifest, read_adaptation(store, manifest)),
     )
 
 
@@ -161,7 +173,7 @@ def pairs_markdown(manifest: PairsManifest, pairs: Sequence[ReplayPair]) -> str:
         "",
         f"{manifest.num_pairs:,} pairs kept, {manifest.rejects_in_words}; "
         f"generator {escaped(manifest.generator)}; "
-        f"{len(manifest.files)} shards, {_size(manifest)}.",
+        f"{len(manifest.files)} shards, {_size(manifest)}.{adapted_words(manifest)}",
         "",
         f"The first {len(shown)} pairs, row by row:",
         "",

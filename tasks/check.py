@@ -14,6 +14,7 @@ from tasks.data.profiles import words_of
 from tasks.data.sources import DataSource, Split
 from tasks.data.workers import check_temporary_folder
 from tasks.generation import SynthesisSettings
+from tasks.models.adaptation import check_adaptable
 from tasks.models.starting_model import check_model
 from tasks.sequence import PLAIN_TEMPLATES, DataSetSettings, SequenceSettings
 from tasks.store.objects import ObjectStore
@@ -97,6 +98,8 @@ def check_sequence(sequence: SequenceSettings, store: ObjectStore) -> Plan:
     prompts = pretraining_prompts(sequence) if learning.objective.uses_replay else ()
     if replays:
         _check_draw(sequence.synthesis, prompts)
+        if sequence.synthesis.adaptation is not None:
+            check_adaptable(sequence.synthesis.generator)
     tasks, panel = check_data_sets(sequence)
     return Plan(
         sequence=sequence,

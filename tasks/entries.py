@@ -7,6 +7,7 @@ from typing import TypeVar
 from gift_core.errors import StoreError
 from tasks.manifests import (
     PART_OF,
+    AdapterManifest,
     FisherManifest,
     Manifest,
     ModelManifest,
@@ -61,11 +62,12 @@ def entries_of(store: ObjectStore, manifest: SequenceManifest) -> list[Entry]:
     pairs = [_output(store, PairsManifest, reference) for reference in manifest.pairs]
     fishers = [_output(store, FisherManifest, reference) for reference in manifest.fishers]
     scores = [_output(store, ScoresManifest, reference) for reference in manifest.scores]
+    adapters = [_output(store, AdapterManifest, reference) for reference in manifest.adapters]
     owners: list[tuple[str | None, Manifest]] = []
     for made in pairs:
         owners += [(made.task, shard) for shard in _parts(store, made)]
         owners.append((made.task, made))
-    owners += [(model.task, model) for model in models]
+    owners += [(made.task, made) for made in (*models, *adapters)]
     owners += [(fisher.name, fisher) for fisher in fishers]
     for row in scores:
         owners += [(row.after_task, part) for part in _parts(store, row)]

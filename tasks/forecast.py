@@ -77,7 +77,8 @@ def forecast(sequence: SequenceSettings) -> Forecast:
     panel = tuple(_of_panel(sequence, found) for found in findings[len(tasks) :])
     missing = [missing_model(sequence.model)]
     if sequence.objective.uses_replay:
-        missing.append(missing_generator(sequence.synthesis.generator))
+        synthesis = sequence.synthesis
+        missing.append(missing_generator(synthesis.generator, synthesis.adaptation is not None))
     if best_device().type == "cpu":
         missing.append("no GPU on this machine: on its CPUs the work takes many times as long")
     problems = [problem for each in findings for problem in each.problems]
@@ -156,6 +157,9 @@ def _stages(
     images = f"{batch} images" + (f" and {batch} pairs" if num_pairs else "")
     seconds = size and sum(_finetune_operations(sequence, size, task) for task in tasks) / _rate()
     yield StageForecast("finetune", number, f"{steps:,} steps of {images}", seconds)
+    if num_pairs and (adaptation := synthesis.adaptation) is not None:
+        work = f"{adaptation.num_steps * number:,} steps of {adaptation.batch_size} images"
+        yield StageForecast("adapt", number, work, _adaptation_seconds(sequence, number))
     if num_pairs:
         seconds = size and num_pairs * 3 * _pair_operations(size) / _rate()
         work = f"{num_pairs:,} pairs, forward and backward"
@@ -201,6 +205,20 @@ def _synthesis_seconds(sequence: SequenceSettings, num_pairs: int) -> float:
     area = ((generator.image_size or PUBLISHED_SIZE) / PUBLISHED_SIZE) ** 2
     candidates = max(1, sequence.synthesis.selection.candidates)
     return num_pairs * candidates * area * generator.num_steps / PUBLISHED_STEPS / rate
+
+
+def _adaptation_seconds(sequence: SequenceSettings, num_tasks: int) -> float:
+    """A step passes each image forward and backward through the UNet: 3 passes.
+
+    A picture that is made costs two passes a denoising step, for guidance; the published rate
+    tells how long they take.
+    """
+    generator, adaptation = sequence.synthesis.generator, sequence.synthesis.adaptation
+    if adaptation is None or not isinstance(generator, DiffusersSettings):
+        return 0.0
+    passes = 3.0 * adaptation.num_steps * adaptation.batch_size * num_tasks
+    area = ((generator.image_size or PUBLISHED_SIZE) / PUBLISHED_SIZE) ** 2
+    return passes * area / (2 * PUBLISHED_STEPS) / PICTURES_A_SECOND
 
 
 def _storage(sequence: SequenceSettings, size: ModelSize | None) -> dict[str, float]:

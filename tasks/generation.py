@@ -23,6 +23,7 @@ from gift_core.prompts import MAX_PAIRS, Draw, try_seed
 from gift_core.selection import Selection, choose
 from gift_core.settings import Settings, added
 from tasks.images import encode_png
+from tasks.models.adaptation import AdaptationSettings
 from tasks.models.generators import DiffusersSettings, Generator, GeneratorSettings, Pictures
 
 if TYPE_CHECKING:
@@ -65,6 +66,20 @@ class SynthesisSettings(Settings):
     selection: Selection = added(
         Selection(), description="Which pictures the teacher lets pass; by default any"
     )
+    adaptation: AdaptationSettings | None = added(
+        None,
+        description="Adapt the generator to each task that is learnt, by a LoRA of its UNet, for "
+        "that task's prompts later on (LoRA-Loop); empty: it stays as it is (paper)",
+    )
+
+    @model_validator(mode="after")
+    def _what_is_adapted_is_drawn(self) -> "SynthesisSettings":
+        if self.adaptation is not None and self.prompts == "pretraining":
+            raise ValueError(
+                "adaptation is for the prompts of earlier tasks, which prompts: pretraining never "
+                "draws; leave one of the two out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _tries_cover_candidates(self) -> "SynthesisSettings":

@@ -7,9 +7,16 @@ the new one. Their settings come from the sequence file and from what arrived.
 from pydantic import ValidationError
 
 from gift_core.errors import DataError, SettingsError, StoreError
+from tasks.adapt import planned_adapter
 from tasks.batch_size import with_known_batch_size
 from tasks.check import Plan, PlannedTask
-from tasks.manifests import ModelManifest, PairsManifest, canonical_json, sha256_hex
+from tasks.manifests import (
+    AdapterManifest,
+    ModelManifest,
+    PairsManifest,
+    canonical_json,
+    sha256_hex,
+)
 from tasks.sequence import SequenceSettings, TaskSettings
 from tasks.setting_errors import settings_error
 from tasks.store.arrivals import Arrivals
@@ -81,7 +88,7 @@ def check_unchanged(
     first, learnt = models[0], models[1:]
     if first.inputs.get("model") != plan.model_identity:
         raise _changed(plan, "the pretrained model")
-    for task, parent, model in zip(plan.tasks, models, learnt, strict=False):
+    for task, model in zip(plan.tasks, learnt, strict=False):
         expected = {
             "finetune": task.finetune.model_dump(mode="json"),
             "class_names": list(task.class_names),
@@ -91,7 +98,7 @@ def check_unchanged(
             raise _changed(plan, f"the settings of task {task.name}")
         if model.inputs.get("data") != task.digests["train"]:
             raise _changed(plan, f"the data of task {task.name}")
-        if not _same_pairs(store, plan, head, task, parent, model):
+        if not _same_pairs(store, plan, head, task, models):
             raise _changed(plan, f"what the replay pairs of task {task.name} are made with")
 
 
@@ -115,14 +122,14 @@ def _same_pairs(
     plan: Plan,
     head: HeadEntry,
     task: PlannedTask,
-    parent: ModelManifest,
-    model: ModelManifest,
+    models: tuple[ModelManifest, ...],
 ) -> bool:
     """Whether the pairs that a model was learnt with are those that the plan would make."""
+    parent, model = models[task.index - 1 : task.index + 1]
     if plan.generator_identity is None or "pairs" not in model.inputs:
         return plan.generator_identity is None and "pairs" not in model.inputs
     by_digest = {digest: reference for reference, digest in head.lineage.items()}
-    reference = by_digest.get(model.inputs["pairs"], "")
+    reference = by_digest.get(model.inputs["pairs"])
     pairs = find_output(store, PairsManifest, *reference.split("/")) if reference else None
     if pairs is None:
         return False
@@ -136,6 +143,7 @@ def _same_pairs(
             plan.generator_identity,
             plan.sequence.seed,
             parent,
+            _adapters(plan, task, models[1:]),
         ),
     )
     if asked is None:
@@ -143,7 +151,24 @@ def _same_pairs(
     prompts_sha256 = sha256_hex(canonical_json(list(asked.prompts)))
     wanted = asked.generator_identity, deciding(asked), asked.batch_size_found, prompts_sha256
     found = pairs.generator, pairs.settings, pairs.inputs.get("batch-size"), pairs.prompts_sha256
-    return found == wanted
+    used = [f"adapt/{each.key}" for each, _ in asked.by_adapter(asked.prompts) if each]
+    adapters = [by_digest.get(of) for to, of in pairs.inputs.items() if to.startswith("adapter-")]
+    return (found, adapters) == (wanted, used)
+
+
+def _adapters(
+    plan: Plan, task: PlannedTask, learnt: tuple[ModelManifest, ...]
+) -> list[AdapterManifest]:
+    """What the plan would adapt the generator to before a task."""
+    sequence = plan.sequence
+    if sequence.synthesis.adaptation is None or plan.generator_identity is None:
+        return []
+    return [
+        planned_adapter(
+            each.data_set, model, sequence.synthesis, plan.generator_identity, sequence.seed
+        )
+        for each, model in zip(plan.earlier(task), learnt, strict=False)
+    ]
 
 
 def _changed(plan: Plan, what: str) -> SettingsError:

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from gift_core.gate import Failure
 from gift_core.settings import added
-from tasks.records import Record, Rejects, Retrieval, Score
+from tasks.records import Adapted, BlockDrift, Record, Rejects, Retrieval, Score
 
 SCHEMA_VERSION = 1
 Json = dict[str, Any]
@@ -110,7 +110,7 @@ class ShardManifest(Manifest, Rejects):
     num_pairs: int = Field(ge=0)
 
 
-class PairsManifest(Manifest, Rejects):
+class PairsManifest(Manifest, Rejects, Adapted):
     """The replay pairs made before one task is learnt; `files` are the shards, in order."""
 
     stage: Literal["synthesize"] = "synthesize"
@@ -136,18 +136,17 @@ class ModelManifest(Manifest):
     num_steps: int = Field(ge=0)
 
 
-class BlockDrift(Record):
-    """How far one block of parameters moved while a task was learnt.
+class AdapterManifest(Manifest):
+    """A LoRA of the generator, learnt on images of a task; it makes the pictures of its `prompts`.
 
-    `distance` is the L2 norm of the change, `relative` the same over the norm before,
-    `weighted` the root of sum(F * change^2) with the normalised Fisher diagonal F.
+    `model` is the digest of the model that chose the images, num_images of them.
     """
 
-    block: str
-    num_parameters: int
-    distance: float
-    relative: float
-    weighted: float
+    stage: Literal["adapt"] = "adapt"
+    task: str
+    model: str
+    prompts: tuple[str, ...]
+    num_images: int = Field(ge=0)
 
 
 class FisherManifest(Manifest):
@@ -210,8 +209,8 @@ PART_OF = {
 class SequenceManifest(Manifest):
     """A whole run: every output of it, and the metrics that follow from the rows.
 
-    `models` (theta_0 first), `pairs`, `fishers` and `scores` (the zero-shot row first) are
-    references "<stage>/<key>", so that each is found in the store; `inputs` holds their digests.
+    `models` (theta_0 first), `pairs`, `fishers`, `scores` (the zero-shot row first) and `adapters`
+    are references "<stage>/<key>", so that each is found in the store; `inputs` has their digests.
     `classes_seen` is the accuracy over the classes of all tasks seen, after each task; empty where
     nobody measured it. `refused` says why the gate stopped the sequence after the last of `tasks`,
     if it did. `keeps_old_data` says that images of other tasks were used, which the setting
@@ -230,6 +229,7 @@ class SequenceManifest(Manifest):
     panel: dict[str, tuple[float, ...]]
     metrics: dict[str, float | None]
     classes_seen: tuple[float, ...] = added(())
+    adapters: tuple[OutputReference, ...] = added(())
     refused: tuple[Failure, ...] = ()
     keeps_old_data: bool = added(False)
 

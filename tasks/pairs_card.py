@@ -91,6 +91,7 @@ def card_of(pairs: PairsManifest, prompts: Counter[str], licence: str) -> str:
         "before it learnt a task (GIFT, arXiv 2503.04229).",
         "",
         f"- Generator: {escaped(pairs.generator)}",
+        *_adapted(pairs),
         f"- Licence: {escaped(licence)}",
         f"- Pairs: {pairs.num_pairs:,} in {len(pairs.files)} shards, {num_bytes / 1e6:,.1f} MB",
         f"- Prompts: {len(prompts):,} distinct, each {least} to {most} times",
@@ -121,3 +122,13 @@ def _batch_size(pairs: PairsManifest) -> list[str]:
         return []
     size = pairs.settings["generator"]["batch_size"]
     return [f"- Pictures a call: {size} (auto: found once for this generator, then kept)"]
+
+
+def _adapted(pairs: PairsManifest) -> list[str]:
+    """The line that tells of adapters: they have learnt from real images, which one should know."""
+    if not pairs.adapted:
+        return []
+    return [
+        f"- Adapted: pairs made by a LoRA of the generator, learnt on real training images of the "
+        f"task: {escaped(pairs.adapted_in_words)}"
+    ]

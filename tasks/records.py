@@ -35,6 +35,31 @@ class Rejects(Record):
         return f"{self.num_rejected:,} {plural} replaced{f' ({why})' if why else ''}"
 
 
+class Adapted(Record):
+    """How many pairs a generator adapted to an earlier task made, by that task, in their order."""
+
+    adapted: dict[str, Annotated[int, Field(gt=0)]] = added({})
+
+    @property
+    def adapted_in_words(self) -> str:
+        """Say by which adapter: "digits 40, photos 44"; empty where there was none."""
+        return ", ".join(f"{task} {count:,}" for task, count in self.adapted.items())
+
+
+class BlockDrift(Record):
+    """How far one block of parameters moved while a task was learnt.
+
+    `distance` is the L2 norm of the change, `relative` the same over the norm before,
+    `weighted` the root of sum(F * change^2) with the normalised Fisher diagonal F.
+    """
+
+    block: str
+    num_parameters: int
+    distance: float
+    relative: float
+    weighted: float
+
+
 class Score(Record):
     """A model on a split of a data set, mostly as counts, hence exact.
 

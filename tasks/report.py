@@ -24,6 +24,7 @@ from tasks.curves import first_and_last
 from tasks.entries import Entry, entries_of
 from tasks.images import decode_rgb
 from tasks.manifests import (
+    AdapterManifest,
     FisherManifest,
     Manifest,
     ModelManifest,
@@ -50,7 +51,9 @@ from tasks.store.shards import ReplayPair
 SUMMARY = "summary.json"
 HELD_OUT = "held-out"
 """The panel's data set with this name holds classes that no stage has shown to the model."""
-STAGES = ("pretrained", "synthesize", "finetune", "estimate-fisher", "evaluate", "report")
+STAGES = (
+    "pretrained", "synthesize", "finetune", "adapt", "estimate-fisher", "evaluate", "report",
+)  # fmt: skip
 NUM_SAMPLES = 24
 THUMBNAIL_SIDE = 160  # pixels
 
@@ -64,6 +67,7 @@ def report(
     fishers: Sequence[FisherManifest],
     scores: Sequence[ScoresManifest],
     refused: Sequence[Failure] = (),
+    adapters: Sequence[AdapterManifest] = (),
 ) -> Produced[SequenceManifest]:
     """Commit the manifest of a whole sequence, and see that its page is there.
 
@@ -71,7 +75,8 @@ def report(
     a model, the sequence ends with that model's task. Raises ValueError when they are not,
     StoreError when the store fails.
     """
-    groups = {"model": models, "pairs": pairs, "fisher": fishers, "scores": scores}
+    groups: dict[str, Sequence[Manifest]] = {"model": models, "pairs": pairs, "fisher": fishers}
+    groups |= {"scores": scores, "adapter": adapters}
     manifest = _manifest(sequence, groups, scores, _baseline_digest(store, sequence), refused)
 
     def make(directory: Path) -> None:
@@ -163,7 +168,11 @@ def _drawing(
         "num_classes": _num_classes,
         "reference": summarise(AccuracyMatrix(manifest.tasks, manifest.zero_shot, unchanged)),
         "order_of_settings": list(SequenceSettings.model_fields),
-        "seconds": {stage: sum(e.seconds for e in entries if e.stage == stage) for stage in STAGES},
+        "seconds": {
+            stage: sum(e.seconds for e in entries if e.stage == stage)
+            for stage in STAGES
+            if stage != "adapt" or manifest.adapters
+        },
         "curves": curves,
         "figures": figures,
         "first_and_last": first_and_last,
@@ -214,6 +223,7 @@ def _manifest(
         pairs=references["pairs"],
         fishers=references["fisher"],
         scores=references["scores"],
+        adapters=references["adapter"],
         zero_shot=zero_shot,
         matrix=tuple(rows),
         panel={

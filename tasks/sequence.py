@@ -137,8 +137,8 @@ class ExecutionSettings(Settings):
 
     stages: Literal["here", "pools"] = Field(
         default="here",
-        description="Where synthesize, finetune, estimate-fisher and evaluate run: here, in the "
-        "sequence's own process; or on pools, each a run of its deployment that a worker takes",
+        description="Where synthesize, finetune, adapt, estimate-fisher and evaluate run: here, in "
+        "the sequence's own process; or on pools, each a run of its deployment for a worker",
     )
     generation_runs: int = Field(
         default=1,

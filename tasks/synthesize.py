@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import prefect
 from prefect.cache_policies import NO_CACHE
@@ -11,8 +12,10 @@ from pydantic import Field
 from gift_core.errors import DataError, SettingsError
 from gift_core.prompts import draw_prompts, pair_seed
 from gift_core.settings import Settings, added
+from tasks.adapters import Part, StoredAdapters, adapter_inputs, by_adapter
 from tasks.generation import Kept, SynthesisSettings, make_pictures
 from tasks.manifests import (
+    AdapterManifest,
     Json,
     ModelManifest,
     PairsManifest,
@@ -21,7 +24,7 @@ from tasks.manifests import (
     sha256_hex,
 )
 from tasks.models.encoders import best_device
-from tasks.models.generators import Generator
+from tasks.models.generators import Generator, check_identity
 from tasks.progress import Progress
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import Produced, make_output, plan_output, run_output
@@ -53,6 +56,9 @@ class PairsPlan(Settings):
     batch_size_found: str | None = added(
         None, description="Digest of the output that says the batch size; empty: it was set"
     )
+    adapters: tuple[AdapterManifest, ...] = added(
+        (), description="The generator adapted to earlier tasks, in their order"
+    )
 
     @property
     def starts(self) -> tuple[int, ...]:
@@ -68,6 +74,10 @@ class PairsPlan(Settings):
         stop = start + self.settings.pairs_per_shard
         return self.prompts[start:stop], self.seeds[start:stop]
 
+    def by_adapter(self, prompts: Sequence[str]) -> list[Part]:
+        """Which adapter makes which of the prompts (by their places), the plain generator first."""
+        return by_adapter(self.adapters, prompts)
+
 
 def plan_pairs(
     task: str,
@@ -77,11 +87,14 @@ def plan_pairs(
     generator_identity: str,
     seed: int,
     teacher: ModelManifest | None = None,
+    adapters: Sequence[AdapterManifest] = (),
 ) -> PairsPlan:
     """Draw the prompts of a task and give each pair its seed (docs/method.md, synthetic pairs).
 
-    `teacher`, the model before the task, matters where `selection` asks it. Raises SettingsError
-    when the generator has no picture for any prompt, or the draw wants more than there are.
+    `teacher`, the model before the task, matters where `selection` asks it; `adapters` are those of
+    the earlier tasks, in order, and stand in the plan where their prompts are drawn. Raises
+    SettingsError when the generator has no picture for any prompt, or the draw wants more than
+    there are.
     """
     known = settings.generator.pool(tuple(pool))
     prompts = draw_prompts(known, settings.num_pairs, MAX_TASKS * seed + task_index, settings.draw)
@@ -95,20 +108,28 @@ def plan_pairs(
         prompts=prompts,
         seeds=tuple(pair_seed(number, task_index, seed) for number in range(len(prompts))),
         teacher=teacher if settings.selection.asks_teacher else None,
+        adapters=tuple(adapters),
     )
 
 
 class LazyGenerator:
-    """Loads the generator when the first shard is missing, not before."""
+    """Loads the generator when the first shard is missing, not before; likewise each adapter."""
 
-    def __init__(self, settings: SynthesisSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: SynthesisSettings, store: ObjectStore | None = None) -> None:
+        self._settings, self._store = settings, store
         self._loaded: Generator | None = None
+        self._adapters: StoredAdapters | None = None
 
-    def __call__(self) -> Generator:
-        """The generator, loaded once."""
+    def __call__(self, adapter: AdapterManifest | None = None) -> Generator:
+        """The generator, loaded once, as it is with this adapter of the store (None: by itself)."""
         if self._loaded is None:
             self._loaded = self._settings.generator.load(best_device())
+        if adapter is not None and self._adapters is None:
+            if self._store is None:
+                raise ValueError("adapters come from a store, and none was given")
+            self._adapters = StoredAdapters(self._store, self._loaded)
+        if self._adapters is not None:
+            self._adapters.use(adapter)
         return self._loaded
 
 
@@ -118,23 +139,31 @@ class LazyGenerator:
     persist_result=False,
 )
 def generate_shard(
-    store: ObjectStore, plan: PairsPlan, start: int, generator: Callable[[], Generator]
+    store: ObjectStore, plan: PairsPlan, start: int, generator: Callable[..., Generator]
 ) -> Callable[[], Produced[ShardManifest]]:
     """Make one shard of pairs, or find it made: equal plan, equal bytes on the same device.
 
-    What is returned commits it, and may do so while the next one is made (`tasks.behind`).
+    `generator` gives the plain generator, or, called with the manifest of an adapter, the one that
+    is adapted by it. What is returned commits the shard, and may do so while the next one is made
+    (`tasks.behind`).
     """
     prompts, _ = plan.shard(start)
     manifest = planned_shard(plan, start)
 
     def make(directory: Path) -> ShardManifest:
-        kept, rejected = _make_pictures(store, plan, start, generator())
+        kept, rejected = _make_pictures(store, plan, start, generator)
+        made_by = {
+            place: f"+{adapter.task}@{adapter.digest[:16]}"
+            for adapter, places in plan.by_adapter(prompts)
+            if adapter is not None
+            for place in places
+        }
         pairs = [
             ReplayPair(
                 image_bytes=picture.image_bytes,
                 prompt=prompt,
                 seed=picture.seed,
-                generator=plan.generator_identity,
+                generator=plan.generator_identity + made_by.get(number, ""),
                 task=plan.task,
                 index=start + number,
             )
@@ -153,6 +182,7 @@ def planned_shard(plan: PairsPlan, start: int) -> ShardManifest:
     inputs = {"generator": plan.generator_identity}
     if plan.teacher is not None:
         inputs["model"] = plan.teacher.digest
+    inputs |= adapter_inputs(plan.adapters, prompts)
     settings = {
         "generator": deciding(plan)["generator"],
         "task": plan.task,
@@ -175,24 +205,23 @@ def planned_shard(plan: PairsPlan, start: int) -> ShardManifest:
 def deciding(plan: PairsPlan) -> Json:
     """The settings that decide pictures; where a generator lies does not, what it is stands apart.
 
-    Settings that came later are left out at their defaults (`gift_core.settings.added`).
+    How it is adapted stands with the adapters, which are inputs. Settings that came later are left
+    out at their defaults (`gift_core.settings.added`).
     """
     apart = plan.settings.generator.NAMED_BY_IDENTITY
-    return plan.settings.model_dump(mode="json", exclude={"generator": set(apart)})
+    left_out: Any = {"generator": set(apart), "adaptation": True}
+    return plan.settings.model_dump(mode="json", exclude=left_out)
 
 
 def _make_pictures(
-    store: ObjectStore, plan: PairsPlan, start: int, generator: Generator
+    store: ObjectStore, plan: PairsPlan, start: int, generator: Callable[..., Generator]
 ) -> tuple[list[Kept], Counter[str]]:
     """Exactly one good picture for each pair of a shard; DataError when that cannot be had.
 
+    The plain generator makes its pairs first, then each adapter its own: no batch is shared.
     SettingsError when the generator here is another one than the plan's: a worker's own folder.
     """
-    if generator.identity != plan.generator_identity:
-        raise SettingsError(
-            f"synthesis.generator: this worker has {generator.identity} where the plan was made "
-            f"for {plan.generator_identity}; give every worker the same files"
-        )
+    check_identity(generator().identity, plan.generator_identity)
     prompts, seeds = plan.shard(start)
     judge = None
     if plan.teacher is not None:
@@ -200,11 +229,24 @@ def _make_pictures(
 
         judge = teacher_judge(store, plan.teacher, plan.prompts)
     what = f"Replay pairs of {plan.task} from {start}"
+    kept: dict[int, Kept] = {}
+    rejected: Counter[str] = Counter()
     try:
         with Progress(what, len(prompts), "pairs") as progress:
-            return make_pictures(prompts, seeds, plan.settings, generator, judge, progress.advance)
+            for adapter, places in plan.by_adapter(prompts):
+                pictures, others = make_pictures(
+                    [prompts[place] for place in places],
+                    [seeds[place] for place in places],
+                    plan.settings,
+                    generator() if adapter is None else generator(adapter),
+                    judge,
+                    progress.advance,
+                )
+                kept |= zip(places, pictures, strict=True)
+                rejected += others
     except DataError as error:
         raise DataError(f"{what}: {error}") from None
+    return [kept[place] for place in range(len(prompts))], rejected
 
 
 @prefect.task(task_run_name="commit-pairs-{plan.task}", cache_policy=NO_CACHE, persist_result=False)
@@ -231,10 +273,11 @@ def commit_pairs(
             f"{plan.task}: one pair cannot be contrasted with others; raise synthesis.num_pairs"
         )
     rejected = sum((Counter(shard.rejected) for shard in shards), Counter())
+    adapted = {each.task: len(own) for each, own in plan.by_adapter(plan.prompts) if each}
     manifest = plan_output(
         PairsManifest,
         name=plan.task,
-        inputs=inputs,
+        inputs=inputs | adapter_inputs(plan.adapters, plan.prompts),
         settings=deciding(plan),
         seed=plan.seed,
         task=plan.task,
@@ -243,6 +286,7 @@ def commit_pairs(
         num_rejected=sum(shard.num_rejected for shard in shards),
         rejected=dict(sorted(rejected.items())),
         prompts_sha256=sha256_hex(canonical_json(list(plan.prompts))),
+        adapted=adapted,
         files=tuple(ref for shard in shards for ref in shard.files),
     )
     return run_output(store, manifest, lambda _folder: None)

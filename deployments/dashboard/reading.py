@@ -90,6 +90,7 @@ class Known:
                 "pairs": self.run.pairs,
                 "fisher": self.run.fishers,
                 "scores": self.run.scores,
+                "adapter": self.run.adapters,
             }
             for role, group in groups.items():
                 for number, reference in enumerate(group):

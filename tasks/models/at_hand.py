@@ -11,6 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from gift_core.errors import GiftError
+from tasks.models.adaptation import check_adaptable
 from tasks.models.generators import DiffusersSettings, GeneratorSettings
 from tasks.models.starting_model import CONFIG, HUB, LOCAL_DIR, ModelSettings, check_model
 
@@ -92,10 +93,15 @@ def missing_model(settings: ModelSettings) -> str | None:
     )
 
 
-def missing_generator(settings: GeneratorSettings) -> str | None:
-    """What is wrong with a generator's settings, or where it will come from; None: it is here."""
+def missing_generator(settings: GeneratorSettings, adapted: bool = False) -> str | None:
+    """What is wrong with a generator's settings, or where it will come from; None: it is here.
+
+    `adapted` says that it shall be adapted to tasks, which not every generator can be.
+    """
     try:
         settings.check()
+        if adapted:
+            check_adaptable(settings)
     except GiftError as error:
         return str(error)
     if not isinstance(settings, DiffusersSettings) or os.path.exists(settings.model):

@@ -46,6 +46,15 @@ class Generator(Protocol):
         """One picture for each prompt and its own seed."""
 
 
+def check_identity(found: str, planned: str) -> None:
+    """SettingsError when the generator here is another one than the plan's."""
+    if found != planned:
+        raise SettingsError(
+            f"{WHERE}: this worker has {found} where the plan was made for {planned}; give every "
+            "worker the same files"
+        )
+
+
 class LoraSettings(Settings):
     """Low-rank weights that change a pipeline: a style, or a few-step solver such as LCM-LoRA."""
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from gift_core.errors import GiftError, SettingsError
 from tasks.manifests import (
+    AdapterManifest,
     BatchSizeManifest,
     FisherManifest,
     Manifest,
@@ -33,16 +34,22 @@ KINDS: dict[str, type[Manifest]] = {
     "synthesize-shard": ShardManifest,
     "synthesize": PairsManifest,
     "finetune": ModelManifest,
+    "adapt": AdapterManifest,
     "estimate-fisher": FisherManifest,
     "score": ScoreManifest,
     "retrieve": RetrievalManifest,
     "evaluate": ScoresManifest,
     "report": SequenceManifest,
 }
+_GROUPS = {
+    "model": "models", "pairs": "pairs", "fisher": "fishers", "scores": "scores",
+    "adapter": "adapters",
+}  # fmt: skip
 _NAMES_A_MANIFEST = re.compile(
-    r"parent|pairs|model|baseline|batch-size|(shard|model|pairs|fisher|scores)-\d+"
+    rf"parent|pairs|model|baseline|batch-size|(shard|{'|'.join(_GROUPS)})-\d+"
 )
-_GROUPS = {"model": "models", "pairs": "pairs", "fisher": "fishers", "scores": "scores"}
+
+MADE_OF_A_MODEL = FisherManifest | ScoresManifest | AdapterManifest
 
 
 @dataclass(frozen=True)
@@ -172,7 +179,10 @@ def find_model(inventory: Inventory, text: str) -> str:
 
 
 def candidate_of(inventory: Inventory, reference: str) -> Candidate:
-    """A model with all that the store knows of its making: parents, pairs, Fisher, scores."""
+    """A model with all that the store knows of its making, and what was made of it in turn.
+
+    Parents and pairs; Fisher diagonals, scores and adapters of the generator.
+    """
     lineage: dict[str, str] = {}
     model = inventory.outputs[reference]
     ancestor: StoredOutput | None = model
@@ -182,7 +192,7 @@ def candidate_of(inventory: Inventory, reference: str) -> Candidate:
         pairs = {manifest.inputs.get("pairs", "")}
         for each in inventory.outputs.values():
             made_of = each.manifest
-            if isinstance(made_of, FisherManifest | ScoresManifest) and made_of.model == digest:
+            if isinstance(made_of, MADE_OF_A_MODEL) and made_of.model == digest:
                 lineage[each.reference] = each.digest
                 pairs.add(made_of.inputs.get("pairs", ""))
         for made in pairs & inventory.by_digest.keys():

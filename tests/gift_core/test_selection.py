@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gift_core.selection import Selection, choose, confidence
+from gift_core.selection import Selection, choose, confidence, most_confident
 
 NONE_KEPT = torch.zeros(0, 2)
 
@@ -41,3 +41,18 @@ def test_the_teacher_is_asked_only_where_something_is_set() -> None:
     assert not Selection().asks_teacher
     assert Selection(candidates=2).asks_teacher
     assert Selection(max_similarity=0.9).asks_teacher
+
+
+def test_the_best_of_each_class_come_before_any_classs_second() -> None:
+    """Class 0 has images 0, 1, 2 and class 1 has 3, 4; by confidence 0, 1, 4, 3, 2."""
+    sure, labels = [0.9, 0.8, 0.1, 0.2, 0.5], [0, 0, 0, 1, 1]
+    assert most_confident(sure, labels, 1) == (0,)
+    assert most_confident(sure, labels, 2) == (0, 4)
+    assert most_confident(sure, labels, 3) == (0, 1, 4)
+    assert most_confident(sure, labels, 4) == (0, 1, 3, 4)
+
+
+def test_a_class_that_runs_out_leaves_its_share_to_the_others() -> None:
+    assert most_confident([0.1, 0.5, 0.4, 0.3], [0, 1, 1, 1], 3) == (0, 1, 2)
+    assert most_confident([0.1, 0.5], [0, 1], 10) == (0, 1)
+    assert most_confident([0.5, 0.5, 0.5], [0, 0, 0], 2) == (0, 1), "the first of equals"
