@@ -53,7 +53,7 @@ def synthesize(monkeypatch: pytest.MonkeyPatch, store: FolderStore, painter: Pai
 
     monkeypatch.setattr(stages, "stage_store", opened)
     monkeypatch.setattr(stages, "generate_shard", generate_shard.fn)
-    monkeypatch.setattr(stages, "LazyGenerator", lambda _settings: lambda: painter)
+    monkeypatch.setattr(stages, "LazyGenerator", lambda *_given: lambda: painter)
     assert stages.synthesize.fn(StoreSettings(url=store.url), plan_of(), ALL) is None
 
 

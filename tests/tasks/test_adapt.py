@@ -133,14 +133,14 @@ def test_a_worker_with_another_generator_is_refused(world: World, tmp_path: Path
 def shards_of(
     store: FolderStore, plan: PairsPlan, generator: Callable[..., Generator]
 ) -> list[ShardManifest]:
-    return [generate_shard.fn(store, plan, start, generator).manifest for start in plan.starts]
+    return [generate_shard.fn(store, plan, start, generator)().manifest for start in plan.starts]
 
 
 def made(
     store: FolderStore, plan: PairsPlan, generator: Callable[..., Generator], order: Sequence[int]
 ) -> list[bytes]:
     for start in order:
-        generate_shard.fn(store, plan, start, generator)
+        generate_shard.fn(store, plan, start, generator)()
     shards = shards_of(store, plan, generator)
     return [store.read_bytes(shard.files[0].path) for shard in shards]
 

@@ -121,4 +121,4 @@ def test_the_pairs_of_a_head_are_those_that_would_be_made(
         sequence=sequence, generator_identity="painter@1", prompt_pool=lambda _task: POOL
     )
     task = SimpleNamespace(name="digits", index=1)
-    assert _same_pairs(store, wanted, head, task, parent, learnt) is same  # type: ignore[arg-type]
+    assert _same_pairs(store, wanted, head, task, (parent, learnt)) is same  # type: ignore[arg-type]
