@@ -6,11 +6,13 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +76,26 @@ class PrefectServer:
     def api(
         self, path: str, body: Mapping[str, Any] | None = None, method: str | None = None
     ) -> Any:  # noqa: ANN401 - JSON
-        """Ask the server's API: POST where there is a body, GET where there is none."""
+        """Ask the server's API: POST where there is a body, GET where there is none.
+
+        A busy SQLite makes the server answer 503 and do nothing; Prefect's own client asks again.
+        """
         headers = {"Content-Type": "application/json"}
         if credentials := self.environment.get("PREFECT_API_AUTH_STRING"):
             headers["Authorization"] = "Basic " + b64encode(credentials.encode()).decode()
         data = None if body is None else json.dumps(body).encode()
         url = f"{self.url}/api{path}"
         request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-            text = answer.read()
-        return json.loads(text) if text else None
+        give_up = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                    text = answer.read()
+                return json.loads(text) if text else None
+            except urllib.error.HTTPError as error:
+                if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > give_up:
+                    raise
+            time.sleep(1)
 
     def flow_runs(self) -> list[dict[str, Any]]:
         """Flow runs, at most 200, as they were to start: the future comes last."""
