@@ -47,7 +47,8 @@ def main(path: Path) -> None:
                 "checkpoints": left,
                 "same": digest == unbroken,
                 "first_step_again": again[0] if again else None,
-                "left_over": len(list(store.glob("checkpoints/*/*/*"))),
+                # What a killed write left under its temporary name nobody sees; `gift gc` takes it.
+                "left_over": len(FolderStore(store).list("checkpoints")),
             }
         )
     print(json.dumps({"num_steps": len(steps), "outcomes": outcomes}))

@@ -9,6 +9,7 @@ from gift_core.errors import SettingsError
 from tasks.comparison import Compared, merge, read_contestants
 from tasks.comparison_page import comparison_html, comparison_markdown, write_comparison
 from tasks.sequence import StoreSettings
+from tasks.yaml_file import read_mapping
 from tests.worlds import ROOT, tiny_sequence
 
 ROWS = (
@@ -86,9 +87,11 @@ def test_what_is_wrong_with_a_grid_is_one_sentence(
 def test_shipped_comparisons_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     name, rows = read_contestants([path], ())
-    assert name == path.stem
-    assert len(rows) >= 10
-    assert {len(row.sequences) for row in rows} == {3}
+    written = read_mapping(path)
+    assert name == path.stem == written["name"]
+    assert [row.name for row in rows] == [variant["name"] for variant in written["variants"]]
+    for row in rows:
+        assert [sequence.seed for sequence in row.sequences] == written["seeds"]
 
 
 def test_mean_and_deviation_over_seeds() -> None:
