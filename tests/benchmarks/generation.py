@@ -3,8 +3,9 @@
 `python -m tests.benchmarks.generation` takes the miniature's pipeline; `--shape sd15` one of Stable
 Diffusion v1.5's layout with random weights, as large as `--width` says (320: the real one). Both
 sides make the same pictures in one run, turn by turn, and processor time is counted, which other
-work on the machine disturbs least (on a GPU: the clock). With `--against-released` one a call takes
-the released 50 steps of PNDM, whatever the batches take: other pictures, so they are not compared.
+work on the machine disturbs least (on a GPU, or with `--clock` on an idle machine: the clock). With
+`--against-released` one a call takes the released 50 steps of PNDM, whatever the batches take: other
+pictures, so they are not compared.
 
 `--json FILE` writes `setting`, `machine`, `seconds` (a picture), `ratio` (median, lowest,
 highest), `equality` and `digests`. Exits with 1 when pictures differ by more than one grey level in
@@ -18,6 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -69,10 +71,12 @@ def measure(options: argparse.Namespace) -> dict[str, dict]:  # type: ignore[typ
     one = slice(0, options.single)
     generator.generate(prompts, seeds)  # what is set up at the first call is not counted
     single.generate(prompts[:1], seeds[:1])
+    by_clock = options.clock or torch.cuda.is_available()
+    timed = partial(_timed, time.perf_counter if by_clock else time.process_time)
     turns: list[Turn] = []
     for number in range(options.repeats):
-        batch, batched = _timed(lambda: np.stack(generator.generate(prompts, seeds).images))
-        alone, one_a_call = _timed(
+        batch, batched = timed(lambda: np.stack(generator.generate(prompts, seeds).images))
+        alone, one_a_call = timed(
             lambda: np.stack(
                 [
                     single.generate([prompt], [seed]).images[0]
@@ -113,7 +117,7 @@ def measure(options: argparse.Namespace) -> dict[str, dict]:  # type: ignore[typ
 
 
 class Turn(NamedTuple):
-    """Processor seconds a picture both ways, the share of values apart, the batch's digest."""
+    """Seconds a picture both ways, the share of values apart, the batch's digest."""
 
     batched: float
     single: float
@@ -121,9 +125,10 @@ class Turn(NamedTuple):
     digest: str
 
 
-def _timed(make: Callable[[], NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], float]:
-    """Make pictures; on a CPU processor time, for other work on the machine disturbs the clock."""
-    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+def _timed(
+    clock: Callable[[], float], make: Callable[[], NDArray[np.uint8]]
+) -> tuple[NDArray[np.uint8], float]:
+    """Make pictures; the seconds by that clock."""
     start = clock()
     made = make()
     return made, clock() - start
@@ -170,6 +175,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--single", type=int, default=5, help="pictures made one a call, a turn")
     parser.add_argument("--repeats", type=int, default=3, help="turns")
     parser.add_argument("--threads", type=int, help="processor threads")
+    parser.add_argument(
+        "--clock", action="store_true", help="count by the clock, not processor time"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", default="auto", help="of the batches")
     parser.add_argument(

@@ -12,7 +12,9 @@ KEYS = {"setting", "machine", "seconds", "ratio", "equality", "digests"}
 SMALL = ["--steps", "2", "--batch", "4", "--single", "2", "--repeats", "2"]
 
 
-@pytest.mark.parametrize("shape", [[], ["--shape", "sd15", "--width", "16", "--size", "64"]])
+@pytest.mark.parametrize(
+    "shape", [[], ["--clock"], ["--shape", "sd15", "--width", "16", "--size", "64"]]
+)
 def test_the_command_writes_what_it_promises(
     shape: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
