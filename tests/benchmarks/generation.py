@@ -4,8 +4,8 @@
 Diffusion v1.5's layout with random weights, as large as `--width` says (320: the real one). Both
 sides make the same pictures in one run, turn by turn, and processor time is counted, which other
 work on the machine disturbs least (on a GPU, or with `--clock` on an idle machine: the clock). With
-`--against-released` one a call takes the released 50 steps of PNDM, whatever the batches take: other
-pictures, so they are not compared.
+`--against-released` one a call takes the released 50 steps of PNDM, whatever the batches take:
+other pictures, so they are not compared.
 
 `--json FILE` writes `setting`, `machine`, `seconds` (a picture), `ratio` (median, lowest,
 highest), `equality` and `digests`. Exits with 1 when pictures differ by more than one grey level in
