@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,21 +59,15 @@ def test_plain_diffusers_reads_the_weights_and_draws_the_same(weights: Path) -> 
     adapters.use("red and blue")
     pipeline = StableDiffusionPipeline.from_pretrained(GENERATOR, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
-    plain = pipeline(
-        PROMPTS,
-        num_inference_steps=2,
-        guidance_scale=2.0,
-        generator=[torch.Generator("cpu").manual_seed(seed) for seed in (5, 6)],
-        output_type="np",
-    ).images
+
+    def drawn() -> Any:  # noqa: ANN401 - diffusers has no types
+        seeds = [torch.Generator("cpu").manual_seed(seed) for seed in (5, 6)]
+        asked = {"num_inference_steps": 2, "guidance_scale": 2.0, "output_type": "np"}
+        return pipeline(PROMPTS, generator=seeds, **asked).images
+
+    plain = drawn()
     pipeline.load_lora_weights(weights.parent, weight_name=WEIGHTS)
-    adapted = pipeline(
-        PROMPTS,
-        num_inference_steps=2,
-        guidance_scale=2.0,
-        generator=[torch.Generator("cpu").manual_seed(seed) for seed in (5, 6)],
-        output_type="np",
-    ).images
+    adapted = drawn()
     assert np.abs(adapted - plain).max() > 0.05
     assert np.abs(np.round(adapted * 255) - pictures(ours).astype(float)).max() <= 1
 
