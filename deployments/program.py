@@ -41,18 +41,18 @@ class Program:
         """Whether it was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
-    def stop(self) -> None:
-        """Ask it to end, and end the whole group when it does not."""
-        self._end(signal.SIGTERM, signal.SIGKILL)
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Ask it to end, and end the whole group when it does not within so many seconds."""
+        self._end(signal.SIGTERM, signal.SIGKILL, seconds=seconds)
 
     def kill(self) -> None:
         """End the whole group at once, as a power cut would."""
         self._end(signal.SIGKILL)
 
-    def _end(self, *signals: signal.Signals) -> None:
+    def _end(self, *signals: signal.Signals, seconds: float = STOP_SECONDS) -> None:
         process = self._process
         for signum in signals:
             if process is not None and process.poll() is None:
                 os.killpg(process.pid, signum)
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=STOP_SECONDS)
+                    process.wait(timeout=seconds)

@@ -16,10 +16,12 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from deployments.program import Program
+from deployments.program import STOP_SECONDS, Program
 from tests.worlds import ROOT
 
 START_SECONDS = 180
+WORKER_STOP_SECONDS = 5
+"""A worker that had runs often waits after SIGTERM until it is killed; an idle one ends at once."""
 
 
 def free_port() -> int:
@@ -31,14 +33,19 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[Program]:
+def running(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    stop_seconds: float = STOP_SECONDS,
+) -> Iterator[Program]:
     """A program for as long as the block runs; the whole group is ended, whatever happens."""
     program = Program(command, environment, log)
     program.start(ROOT)
     try:
         yield program
     finally:
-        program.stop()
+        program.stop(stop_seconds)
 
 
 def await_healthy(url: str, log: Path) -> None:
@@ -126,7 +133,8 @@ class PrefectServer:
         """A process worker of a pool, its process id; what it says goes to NAME.log."""
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
         command += ["--name", name, *options]
-        with running(command, self.environment, self.home / f"{name}.log") as program:
+        log = self.home / f"{name}.log"
+        with running(command, self.environment, log, WORKER_STOP_SECONDS) as program:
             yield program.pid
 
 

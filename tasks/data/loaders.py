@@ -8,8 +8,9 @@ import os
 import random
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.context import ForkContext, ForkProcess
 
 import numpy as np
 import torch
@@ -147,12 +148,11 @@ def _from_workers(
             batch_sampler=draws,
             num_workers=workers,
             collate_fn=_stacked,
-            worker_init_fn=_leave_group,
             prefetch_factor=PREFETCHED_BATCHES,
             # A fork starts in milliseconds, where a fresh interpreter imports torch and open_clip
             # again for seconds. What makes forks dangerous, CUDA and locks that other threads
             # hold, a worker does not use: it reads files and computes on one thread.
-            multiprocessing_context="fork",
+            multiprocessing_context=_ForkContext(),
             # Else DataLoader draws a seed from the caller's generator.
             generator=torch.Generator(),
         )
@@ -172,9 +172,27 @@ def _stacked(images: list[Tensor] | GiftError) -> Tensor | GiftError:
     return images if isinstance(images, GiftError) else default_collate(images)
 
 
-def _leave_group(_worker: int) -> None:
-    """Keep signals to the whole process group (Ctrl-C, torchrun's SIGTERM) from a worker.
+class _Worker(ForkProcess):
+    """A process in a group of its own, so that signals to the caller's group do not reach it.
 
-    They are for the training process, which may want to finish its step; a worker ends with it.
+    Those (Ctrl-C, torchrun's SIGTERM) are for the training process, which may want to finish its
+    step; a worker ends with it. Both sides change the group: then neither the first batch nor the
+    worker's first work comes before the change, whoever of the two is slow.
     """
-    os.setpgid(0, 0)
+
+    def start(self) -> None:
+        """See multiprocessing.Process."""
+        super().start()
+        with suppress(ProcessLookupError):  # it is over already, and has been waited for
+            os.setpgid(self.pid or 0, self.pid or 0)
+
+    def run(self) -> None:
+        """See multiprocessing.Process."""
+        os.setpgid(0, 0)
+        super().run()
+
+
+class _ForkContext(ForkContext):
+    """Where DataLoader takes its workers from."""
+
+    Process = _Worker

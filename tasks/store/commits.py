@@ -5,7 +5,7 @@ import secrets
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gift_core.errors import StoreError
 from tasks.manifests import (
@@ -53,45 +53,65 @@ def commit_output(store: ObjectStore, manifest: M, local_dir: Path, record: RunR
 
 
 def _void(store: ObjectStore, manifest: Manifest) -> None:
-    """Put words of its own in place of a manifest that does not count.
+    """Put words of its own in place of a manifest that does not count, and that is no such words.
 
     Otherwise the files that are about to be stored could make it count again, for one process and
-    not for the other that looked before. Who voids what another has just made whole, byte for byte
-    the same, puts it back.
+    not for the other that looked before. The words hold what they replace: whoever looked too long
+    ago voids a manifest that another has just made whole, and then all who meet the words see that
+    it counts, and put it back.
     """
-    where, kind = manifest_path(manifest), type(manifest)
+    where = manifest_path(manifest)
     found = store.read_versioned(where)
-    if found is None or judged(store, found[0], kind, manifest.stage, manifest.key)[0]:
+    if found is None or _voided(found[0]) is not None:
         return
-    words = canonical_json({"void": secrets.token_hex(8)})
-    if not store.compare_and_swap(where, words, found[1]):
-        return
-    now = store.read_versioned(where)
-    whole = judged(store, found[0], kind, manifest.stage, manifest.key)[0]
-    if whole and now and now[0] == words:
-        store.compare_and_swap(where, found[0], now[1])
+    if judged(store, found[0], type(manifest), manifest.stage, manifest.key)[0] is None:
+        words = _Void(void=secrets.token_hex(8), manifest=found[0].decode(errors="replace"))
+        store.compare_and_swap(where, canonical_json(words.model_dump()), found[1])
 
 
 def _settle(store: ObjectStore, complete: M) -> M:
     """Create the manifest, or replace one that does not count; what stands in the end is returned.
 
-    A refusal may be the echo of the own success: then what stands is the own manifest.
+    Only voided ones are replaced: no two of them are equal, so what was judged is what goes. A
+    refusal may be the echo of the own success: then what stands is the own manifest.
     """
     where, content = manifest_path(complete), _json(complete)
-    if store.put_if_absent(where, content):
-        return complete
     for _ in range(MAX_REPAIRS):
-        found = store.read_versioned(where)
-        if found is not None:
-            standing = judged(store, found[0], type(complete), complete.stage, complete.key)[0]
-            if standing is not None:
-                return standing
-        if store.compare_and_swap(where, content, found[1] if found else None):
+        if store.put_if_absent(where, content):
             return complete
+        found = store.read_versioned(where)
+        if found is None:
+            continue
+        before = _voided(found[0])
+        standing = found[0] if before is None else before
+        whole = judged(store, standing, type(complete), complete.stage, complete.key)[0]
+        if before is None:
+            if whole is not None:
+                return whole
+            _void(store, complete)
+        elif store.compare_and_swap(where, content if whole is None else before, found[1]):
+            return whole or complete
     raise StoreError(
         f"{store.url}/{where} was changed {MAX_REPAIRS} times meanwhile and never counted; "
         "see who else writes there, then run again"
     )
+
+
+class _Void(BaseModel):
+    """What stands in place of a manifest that did not count."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    void: str
+    manifest: str
+
+
+def _voided(data: bytes) -> bytes | None:
+    """The manifest that words stand for; None when the bytes are no such words."""
+    try:
+        return _Void.model_validate_json(data, strict=True).manifest.encode()
+    except ValidationError:
+        return None
 
 
 def _put_verified(store: ObjectStore, ref: FileRef, source: Path) -> None:

@@ -57,6 +57,28 @@ def test_who_repairs_slowly_adopts_what_was_made_whole_meanwhile(
     assert find_output(store, ModelManifest, "finetune", broken.key) == broken
 
 
+def test_a_manifest_voided_after_it_was_made_whole_comes_back_whoever_meets_the_words_first(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Worker 1 looked before 0 committed, and voids what 0 has returned already; then comes 2."""
+    broken = commit(store, 0, 0)
+    store.delete(broken.files[0].path)
+    swap, quick = store.compare_and_swap, []
+
+    def slow_swap(path: str, data: bytes, version: str | None) -> bool:
+        if quick:
+            return swap(path, data, version)
+        quick.append(commit(open_store(store.url), 0, 0))
+        swapped = swap(path, data, version)
+        assert swapped, "the manifest is byte for byte the one that was looked at"
+        quick.append(commit(open_store(store.url), 2, 0))
+        return swapped
+
+    monkeypatch.setattr(store, "compare_and_swap", slow_swap)
+    assert [commit(store, 1, 0), *quick] == [broken] * 3
+    assert find_output(store, ModelManifest, "finetune", broken.key) == broken
+
+
 def test_an_answer_that_was_lost_is_no_defeat(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 import yaml
+from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.workers.process import ProcessWorker
 
@@ -168,6 +169,15 @@ def put_up(server: PrefectServer, lost_seconds: int) -> None:
     server.prefect("--no-prompt", "deploy", "--all")
 
 
+def send_events_that_wait() -> None:
+    """Let the next flow of this process look anew for its server.
+
+    Prefect's thread that sends events keeps to the server that it met first, whatever the settings
+    say later, and tries half a minute for each event once that server is gone.
+    """
+    EventsWorker.drain_all(timeout=60)
+
+
 @contextmanager
 def pool_server(folder: Path, lost_seconds: int) -> Iterator[PoolServer]:
     """README's service. Lost heartbeats count after `lost_seconds` in place of 90."""
@@ -175,5 +185,7 @@ def pool_server(folder: Path, lost_seconds: int) -> Iterator[PoolServer]:
         server = stack.enter_context(running_server(folder / "prefect"))
         address = server.environment["PREFECT_API_URL"]
         stack.enter_context(temporary_settings({PREFECT_API_URL: address}))
+        send_events_that_wait()
+        stack.callback(send_events_that_wait)
         put_up(server, lost_seconds)
         yield PoolServer(server, folder, stack)

@@ -10,6 +10,7 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.functional import pil_to_tensor
 
 from gift_core.errors import DataError
+from tasks.data import loaders
 from tasks.data.loaders import augmented_batches, index_batches
 from tasks.data.sources import ImageBytes, ParquetData, Split
 from tests.worlds import png, square, write_split
@@ -236,7 +238,18 @@ def draw_on_when_told_to_stop(split: Split) -> None:
     os._exit(0 if sorted(heard) == [signal.SIGINT, signal.SIGTERM] else 1)
 
 
-def test_a_signal_to_the_whole_group_leaves_the_workers_at_work(tiny_data: Path) -> None:
+def test_a_signal_to_the_whole_group_leaves_the_workers_at_work(
+    tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the second of them, which has not begun when the first has a batch."""
+    begin = loaders._Worker.run
+
+    def late(worker: ForkProcess) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(int(worker.name.rpartition(":")[2]) - 1)
+        begin(worker)
+
+    monkeypatch.setattr(loaders._Worker, "run", late)
     process = multiprocessing.get_context("fork").Process(
         target=draw_on_when_told_to_stop, args=(open_train(tiny_data),)
     )
