@@ -94,6 +94,10 @@ def check_sequence(sequence: SequenceSettings, store: ObjectStore) -> Plan:
     learning = sequence.learning
     replays = learning.objective.uses_replay and learning.data.replayed == "pairs"
     model_identity = check_model(sequence.model)
+    if learning.trained.lora is not None:
+        from tasks.models.lora_targets import check_lora  # open_clip: only where it is asked for
+
+        check_lora(sequence.model.architecture, learning.trained)
     generator_identity = sequence.synthesis.generator.check() if replays else None
     prompts = pretraining_prompts(sequence) if learning.objective.uses_replay else ()
     if replays:

@@ -1,6 +1,5 @@
 """How large a model is, and whether its weights are on this machine, without loading anything."""
 
-import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gift_core.errors import GiftError
 from tasks.models.adaptation import check_adaptable
 from tasks.models.generators import DiffusersSettings, GeneratorSettings
+from tasks.models.shapes import shapes_of
 from tasks.models.starting_model import CONFIG, HUB, LOCAL_DIR, ModelSettings, check_model
 
 
@@ -36,25 +36,19 @@ def size_of(settings: ModelSettings) -> ModelSize | None:
 
     Attention is counted as torch's counter does, tower by tower, for one image and one text.
     """
-    name = settings.architecture
-    if name.startswith(HUB):
-        return None  # its config is on the hub
-    logging.disable(logging.WARNING)  # open_clip warns of weights that are not loaded
+    model = shapes_of(settings.architecture)
+    if model is None:
+        return None
     try:
         with torch.device("meta"), torch.no_grad():
-            model = open_clip.create_model(
-                name, load_weights=False, pretrained_text=False, device="meta"
-            )
             height, width = _pair(model.visual.image_size)
             with FlopCounterMode(display=False) as image:
                 model.encode_image(torch.zeros(1, 3, height, width))
             with FlopCounterMode(display=False) as text:
                 model.encode_text(torch.zeros(1, model.context_length, dtype=torch.long))
-    # A model that is not what its config says fails anywhere in open_clip; check_model says why.
+    # What has shapes may still not compute; check_model says why.
     except Exception:
         return None
-    finally:
-        logging.disable(logging.NOTSET)
     return ModelSize(
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         image_operations=image.get_total_flops(),

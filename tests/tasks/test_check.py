@@ -78,6 +78,10 @@ def with_generator(folder: str) -> Callable[[Path, Path], Changes]:
             "'opnai' is neither a file nor a tag of ViT-B-16; tags: openai",
         ),
         (with_model(architecture="local-dir:/nowhere"), "/nowhere holds no open_clip_config.json"),
+        (
+            lambda data, tmp: {"finetune": {"trained": {"lora": {"target_modules": ["query"]}}}},
+            r"target_modules: query names no linear layer of the towers that learn; .* q_proj",
+        ),
         (with_generator("/nowhere/model"), "no folder /nowhere/model"),
         (with_generator(str(GENERATOR / "unet")), "not a diffusers pipeline folder"),
         (
