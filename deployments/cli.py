@@ -16,7 +16,7 @@ from deployments.compare_cli import comparing
 from deployments.data_cli import SequenceFile, data
 from deployments.embedded import set_embedded_defaults, without_heartbeats
 from deployments.pairs_cli import pairs
-from deployments.registry_cli import Block, checked_reason, open_at, registry
+from deployments.registry_cli import Block, checked_reason, open_at, registry, stored_at
 from gift_core.errors import DataError, GiftError, Refused, SettingsError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def run(
     if store is not None:
         overrides["store"] = StoreSettings(url=store)
     sequence = load_sequence(file, **{k: v for k, v in overrides.items() if v is not None})
+    reason = None if override is None else checked_reason(override, "--override")
     if dry_run:
         show_plan(sequence)
         return
@@ -69,7 +70,7 @@ def run(
 
     with _naming(file):
         check_sequence(sequence, sequence_store(sequence.store))
-    reason, place = checked_reason(override) if override is not None else None, sequence.store
+    place = sequence.store
     try:
         with without_heartbeats():
             result = continual_sequence(sequence=sequence, override=reason)
@@ -94,7 +95,7 @@ def report(
     """Print the accuracy matrix and metrics of a sequence, and where its report is."""
     from tasks.report import load_sequence_manifest, render_report, report_address
 
-    objects = open_at(store, block)
+    objects = stored_at(store, block)
     manifest = load_sequence_manifest(objects, name)
     show(manifest)
     if output is not None:
@@ -112,7 +113,7 @@ def dashboard(
     """Serve a read-only web page over a store: sequences, heads, matrices, pairs, reports."""
     from deployments.dashboard.serving import serve
 
-    serve(open_at(store, block), host, port, typer.echo)
+    serve(stored_at(store, block), host, port, typer.echo)
 
 
 @contextmanager
@@ -144,11 +145,20 @@ def show_plan(sequence: "SequenceSettings") -> None:
     typer.echo("Estimated from:")
     for rate in RATES:
         typer.echo(f"  {rate}")
-    typer.echo(
-        "Missing on this machine:" if plan.missing else "Nothing is missing on this machine."
-    )
-    for sentence in plan.missing:
+    missing = [*_missing_store(sequence), *plan.missing]
+    typer.echo("Missing on this machine:" if missing else "Nothing is missing on this machine.")
+    for sentence in missing:
         typer.echo(f"  {sentence}")
+
+
+def _missing_store(sequence: "SequenceSettings") -> list[str]:
+    """Why the store cannot be read, if it cannot; whether it can be written a run tries."""
+    try:
+        place = sequence.store
+        open_at(place.url, place.block).impatient().exists("manifest.json")
+    except GiftError as error:
+        return [str(error)]
+    return []
 
 
 def main() -> NoReturn:

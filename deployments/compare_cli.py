@@ -28,8 +28,7 @@ def compare(
     ] = None,
 ) -> None:
     """Run sequences over seeds, and show mean and deviation; nothing finished is repeated."""
-    from deployments.tables import comparison_table
-    from flows.comparison import compare as run_comparison
+    from tasks.comparison import read_contestants
     from tasks.comparison_page import write_comparison
     from tasks.sequence import StoreSettings
 
@@ -38,6 +37,10 @@ def compare(
     named = tuple(each for each in files if each not in more)
     chosen = () if seeds is None else tuple(dict.fromkeys([seeds, *map(int, more)]))
     place = None if store is None else StoreSettings(url=store)
+    read_contestants([Path(file) for file in named], chosen, place)  # refused at once, if at all
+    from deployments.tables import comparison_table
+    from flows.comparison import compare as run_comparison
+
     with without_heartbeats():
         result = run_comparison(named, chosen, place)
     if result.rows:

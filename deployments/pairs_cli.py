@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deployments.registry_cli import Block, StoreUrl, open_at
+from deployments.registry_cli import Block, StoreUrl, stored_at
 
 pairs = typer.Typer(no_args_is_help=True, help="Look at replay pairs, and hand them on.")
 
@@ -26,7 +26,7 @@ def show(
     from gift_core.errors import SettingsError
     from tasks.pairs_card import find_pairs, sheet_of
 
-    objects = open_at(store, block)
+    objects = stored_at(store, block)
     found = find_pairs(objects, name)
     path = output or Path(f"{name.replace('/', '-')}.png")
     try:
@@ -56,7 +56,7 @@ def export(
     """Put replay pairs into a folder as a data set with a card, every file verified."""
     from tasks.pairs_card import find_pairs, hand_on
 
-    objects = open_at(store, block)
+    objects = stored_at(store, block)
     found = find_pairs(objects, name)
     hand_on(objects, found, folder, licence)
     typer.echo(f"{name}: {found.num_pairs:,} pairs; {folder / 'README.md'} says what they are")

@@ -43,7 +43,7 @@ def status(store: StoreUrl = None, block: Block = None) -> None:
     """List the sequences of a store with their heads: task, time, model."""
     from tasks.store.heads import head_of, list_sequences
 
-    objects = open_at(store, block)
+    objects = stored_at(store, block)
     names = list_sequences(objects)
     for name in names:
         head = head_of(objects, name)
@@ -59,7 +59,7 @@ def log(name: Name, store: StoreUrl = None, block: Block = None) -> None:
     from tasks.store.export import need_head
     from tasks.store.heads import chain
 
-    objects = open_at(store, block)
+    objects = stored_at(store, block)
     for entry in chain(objects, need_head(objects, name)):
         typer.echo(_told(objects, entry))
         typer.echo(f"    by {one_line(entry.actor)}: {one_line(entry.reason) or 'no reason given'}")
@@ -79,7 +79,7 @@ def promote(
     from tasks.store import registry as heads
     from tasks.store.inventory import candidate_of, find_model, take_inventory
 
-    objects = open_at(store, block)
+    objects = stored_at(store, block)
     inventory = take_inventory(objects)
     candidate = candidate_of(inventory, find_model(inventory, model))
     entry = heads.promote(objects, name, candidate, reason=checked_reason(reason), actor=actor())
@@ -99,7 +99,7 @@ def rollback(
     """Make an earlier model the head again; the history says so and keeps what was."""
     from tasks.store import registry as heads
 
-    objects = open_at(store, block)
+    objects = stored_at(store, block)
     entry = heads.rollback(objects, name, to=to, reason=checked_reason(reason), actor=actor())
     _say(objects, name, entry)
 
@@ -112,7 +112,7 @@ def verify(store: StoreUrl = None, block: Block = None) -> None:
 
     from tasks.store.verify import verify_store
 
-    objects, terminal = open_at(store, block), Console(stderr=True)
+    objects, terminal = stored_at(store, block), Console(stderr=True)
     quiet = not terminal.is_terminal
     found = verify_store(
         objects,
@@ -144,7 +144,7 @@ def gc(
     from tasks.store.sweep import find_unreferenced, sweep
 
     seconds = seconds_of(older_than)
-    objects = open_at(store, block)
+    objects = stored_at(store, block)
     found = find_unreferenced(objects, seconds)
     for each in found.groups:
         typer.echo(
@@ -182,7 +182,7 @@ def export(
     """Put the head's model into a folder that open_clip or transformers opens, all verified."""
     from tasks.store.export import export_head
 
-    objects, convert = open_at(store, block), None
+    objects, convert = stored_at(store, block), None
     if form is Form.TRANSFORMERS:  # it takes seconds to come: only where it is asked for
         from transformers.utils.logging import disable_progress_bar
 
@@ -212,6 +212,22 @@ def open_at(url: str | None, block: str | None = None) -> "ObjectStore":
     return open_store(url or ".gift/store")
 
 
+def stored_at(url: str | None, block: str | None = None) -> "ObjectStore":
+    """A store that somebody has stored in; SettingsError also where there is no such folder.
+
+    An empty one would look whole to who has mistyped its name.
+    """
+    from tasks.store.objects import FolderStore
+
+    objects = open_at(url, block)
+    if isinstance(objects, FolderStore) and not objects.root.is_dir():
+        raise SettingsError(
+            f"store {objects.url}: there is no such folder; give --store the one that the "
+            "sequence file names (without it: .gift/store), or make one with `gift run`"
+        )
+    return objects
+
+
 def actor() -> str:
     """Who gives the command: user and host, as far as they are known."""
     try:
@@ -221,11 +237,13 @@ def actor() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def checked_reason(reason: str) -> str:
-    """The reason on one line; SettingsError when it is empty or endless."""
+def checked_reason(reason: str, option: str = "--reason") -> str:
+    """The reason on one line; SettingsError naming the option when it is empty or endless."""
     words = " ".join(reason.split())
     if not 0 < len(words) <= _MAX_REASON:
-        raise SettingsError(f"the reason has {len(words)} characters; give 1 to {_MAX_REASON}")
+        raise SettingsError(
+            f"{option}: the reason has {len(words)} characters; give 1 to {_MAX_REASON}"
+        )
     return words
 
 

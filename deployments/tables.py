@@ -20,7 +20,8 @@ def matrix_table(manifest: SequenceManifest) -> Table:
     title = _shown(f"{manifest.name} ({manifest.method}{old_data})")
     table = Table(title=title, title_justify="left")
     table.add_column("percent after")
-    for name in (*manifest.tasks, *manifest.panel):
+    panel = dict(sorted(manifest.panel.items()))  # as it is read from a store
+    for name in (*manifest.tasks, *panel):
         table.add_column(_shown(name), justify="right")
     rows = [("zero-shot", manifest.zero_shot), *zip(manifest.tasks, manifest.matrix, strict=True)]
     for number, (name, values) in enumerate(rows):
@@ -28,8 +29,8 @@ def matrix_table(manifest: SequenceManifest) -> Table:
             f"[bold]{value:.1f}[/bold]" if column == number - 1 else f"{value:.1f}"
             for column, value in enumerate(values)
         ]
-        panel = [f"{values[number]:.1f}" for values in manifest.panel.values()]
-        table.add_row(_shown(name), *cells, *panel)
+        beside = [f"{values[number]:.1f}" for values in panel.values()]
+        table.add_row(_shown(name), *cells, *beside)
     return table
 
 
@@ -42,7 +43,7 @@ def metrics_table(manifests: list[SequenceManifest]) -> Table:
     for name in SHOWN_METRICS:
         values = [manifest.metrics.get(name) for manifest in manifests]
         table.add_row(name.capitalize(), *("-" if v is None else f"{v:.1f}" for v in values))
-    for name in manifests[0].panel:
+    for name in sorted(manifests[0].panel):
         last = (m.panel[name][-1] if name in m.panel else None for m in manifests)
         table.add_row(_shown(f"{name} after"), *("-" if v is None else f"{v:.1f}" for v in last))
     return table

@@ -6,6 +6,7 @@ its files.
 
 import json
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,11 @@ def check_model(settings: ModelSettings) -> str:
         return name
     import open_clip
 
-    if name not in open_clip.list_models():
+    if name not in (known := open_clip.list_models()):
+        near = " or ".join(get_close_matches(name, known, 2)) or "local-dir:FOLDER for one of yours"
         raise SettingsError(
-            f"model.architecture: open_clip knows no model {name!r}; "
-            "`python -c 'import open_clip; print(open_clip.list_models())'` lists the names"
+            f"model.architecture: open_clip knows no model {name!r}; did you mean {near}? "
+            "open_clip.list_models() lists the names"
         )
     if settings.pretrained is None:
         raise SettingsError(
@@ -77,6 +79,11 @@ def check_model(settings: ModelSettings) -> str:
 
 def check_local_dir(folder: Path) -> str:
     """Say which model lies in a folder, a digest; SettingsError when it is none."""
+    if not folder.is_dir():
+        raise SettingsError(
+            f"model.architecture: there is no folder {folder}; name one in open_clip's local-dir "
+            f"form, with {CONFIG} and {WEIGHTS}"
+        )
     for name in (CONFIG, WEIGHTS):
         if not os.path.isfile(folder / name):
             raise SettingsError(

@@ -75,7 +75,7 @@ def test_a_refusal_is_exit_code_1_with_the_matrix_so_far(sequence_file: Path, ho
     (said,) = (line for line in done.stderr.splitlines() if line.startswith("gift: "))
     assert said.startswith("gift: gated: the gate refused the model after warm: warm went from")
     assert "--override" in said
-    assert "the reason has 0 characters" in refused(
+    assert "--override: the reason has 0 characters" in refused(
         gift("run", str(sequence_file), "--override", " ", PREFECT_HOME=str(home))
     )
 

@@ -51,4 +51,7 @@ def test_a_row_that_is_wrong_is_named_before_any_work(
     code, out, err = gift("compare", str(tmp_path / "a.yaml"))
     assert (code, out) == (2, "")
     assert "tiny: tasks.0 (warm): " in err
+    code, out, err = gift("compare", str(tmp_path / "nothere.yaml"))
+    assert (code, out, len(err.splitlines())) == (2, "", 1), "no flow run tells it first"
+    assert "nothere.yaml" in err
     assert not list((tmp_path / "store").glob("outputs/*"))

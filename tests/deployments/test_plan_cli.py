@@ -42,6 +42,21 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_says_that_the_store_does_not_answer(
+    tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "knows")
+    file = tmp_path / "tiny.yaml"
+    sequence = tiny_sequence(tiny_data, "s3://bucket/prefix")
+    file.write_text(yaml.safe_dump(sequence.model_dump(mode="json")))
+    done = gift("run", str(file), "--dry-run")
+    assert done.exit_code == 0, done.output
+    missing = done.stdout.partition("Missing on this machine:")[2].splitlines()
+    assert any("s3://bucket/prefix" in line for line in missing)
+
+
 def test_a_dry_run_takes_the_options_of_a_run(tmp_path: Path, tiny_data: Path) -> None:
     file = tmp_path / "tiny.yaml"
     sequence = tiny_sequence(tiny_data, str(tmp_path / "store"))

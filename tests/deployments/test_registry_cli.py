@@ -24,6 +24,7 @@ from tests.worlds import CLIP
 
 
 def test_status_log_promote_and_rollback(gift: Gift, store: ObjectStore) -> None:
+    store.check()  # the folder is there from then on
     assert "no sequence" in gift("status", "--store", store.url)[1]
     run = reported(store)
     first, second = (model.key[:16] for model in run.models[1:])
@@ -66,7 +67,7 @@ def test_a_promotion_by_hand_knows_the_whole_lineage(store: ObjectStore) -> None
         (("log", "../up"), "no name of a sequence"),
         (("rollback", "nobody", "--reason", "x"), "nothing to roll back"),
         (("rollback", "little", "--to", "9", "--reason", "x"), "no entry 9"),
-        (("rollback", "little", "--reason", " "), "the reason has 0 characters"),
+        (("rollback", "little", "--reason", " "), "--reason: the reason has 0 characters"),
         (("promote", "little", "finetune/zz", "--reason", "x"), "names no model"),
         (("promote", "little", "finetune/", "--reason", "x"), "names 2 models"),
         (("export", "nobody", "x"), "sequences with one: little"),
@@ -85,6 +86,23 @@ def test_what_is_wrong_is_one_sentence(
     assert (code, len(error.strip().splitlines())) == (2, 1)
     assert sentence in error
     assert folder.list() == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("status",), ("log", "little"), ("verify",), ("gc",), ("report", "little"), ("dashboard",),
+        ("export", "little", "there"), ("rollback", "little", "--reason", "x"),
+        ("promote", "little", "finetune/00", "--reason", "x"), ("pairs", "show", "little/digits"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_is_not_there_does_not_look_whole(
+    gift: Gift, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    code, out, error = gift(*command, "--store", str(tmp_path / "stoer"))
+    assert (code, out) == (2, "")
+    assert f"store {tmp_path / 'stoer'}: there is no such folder; give --store" in error
+    assert not (tmp_path / "stoer").exists()
 
 
 def test_the_credentials_of_a_block_open_the_store(

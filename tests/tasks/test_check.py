@@ -71,13 +71,17 @@ def with_generator(folder: str) -> Callable[[Path, Path], Changes]:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (with_model(architecture="ViT-B-160"), "open_clip knows no model 'ViT-B-160'"),
+        (with_model(architecture="ViT-B-160"), r"no model 'ViT-B-160'; did you mean ViT-B-16 or"),
         (with_model(architecture="ViT-B-16"), "ViT-B-16 needs a pretrained tag or a weights file"),
         (
             with_model(architecture="ViT-B-16", pretrained="opnai"),
             "'opnai' is neither a file nor a tag of ViT-B-16; tags: openai",
         ),
-        (with_model(architecture="local-dir:/nowhere"), "/nowhere holds no open_clip_config.json"),
+        (with_model(architecture="local-dir:/nowhere"), "there is no folder /nowhere; name one in"),
+        (
+            with_model(architecture=f"local-dir:{GENERATOR}"),
+            "generator holds no open_clip_config.json, so it is not a model",
+        ),
         (
             lambda data, tmp: {"finetune": {"trained": {"lora": {"target_modules": ["query"]}}}},
             r"target_modules: query names no linear layer of the towers that learn; .* q_proj",
