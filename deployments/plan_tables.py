@@ -12,13 +12,15 @@ from tasks.forecast import Forecast, StageForecast, TaskForecast
 
 def data_table(findings: Sequence[Finding]) -> Table:
     """One row a split: what is used, what lies there and must lie there, its digest."""
-    table = Table(title="used: after classes, shots and held_out are chosen", title_justify="left")
-    table.add_column("data set")
-    table.add_column("split")
-    for name in ("used", "images", "expected", "classes", "expected"):
-        table.add_column(name, justify="right")
-    table.add_column("digest")
-    table.add_column("", min_width=5)
+    # Without lines and with short digests, so that it fits a terminal of 80 columns.
+    title = "used: after classes, shots and held_out are chosen; of: as published"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("data set", overflow="fold")
+    table.add_column("split", overflow="fold")
+    for name in ("used", "images", "of", "classes", "of"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("digest", no_wrap=True)
+    table.add_column("state", no_wrap=True)
     for each in findings:
         for split in each.splits:
             table.add_row(
@@ -29,7 +31,7 @@ def data_table(findings: Sequence[Finding]) -> Table:
                 _or_dash(split.expected_images),
                 f"{split.num_classes:,}",
                 _or_dash(split.expected_classes),
-                split.digest[:12],
+                split.digest[:8],
                 "[bold]wrong[/bold]" if split.complaint else "ok",
             )
         for name in () if each.splits else each.asked:
