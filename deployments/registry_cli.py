@@ -128,6 +128,10 @@ def verify(store: StoreUrl = None, block: Block = None) -> None:
         + (f"{len(found.damages)} damaged" if found.damages else "all as they were stored")
     )
     if found.damages:
+        typer.echo(
+            "an output: delete its manifest.json and run the sequence again, which makes it anew; "
+            "a head: `gift rollback` to one that is whole"
+        )
         raise typer.Exit(1)
 
 

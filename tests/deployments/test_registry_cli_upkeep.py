@@ -89,6 +89,7 @@ def test_verify_finds(gift: Gift, folder: FolderStore, damage: str, words: str) 
     code, out, _ = gift("verify", "--store", folder.url)
     assert code == 1
     assert [line for line in out.splitlines() if line.startswith(place) and words in line], out
+    assert "delete its manifest.json and run the sequence again" in out
 
 
 def test_verify_finds_damage_on_object_storage(gift: Gift, endpoint: Endpoint) -> None:
