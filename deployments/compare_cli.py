@@ -37,7 +37,8 @@ def compare(
     named = tuple(each for each in files if each not in more)
     chosen = () if seeds is None else tuple(dict.fromkeys([seeds, *map(int, more)]))
     place = None if store is None else StoreSettings(url=store)
-    read_contestants([Path(file) for file in named], chosen, place)  # refused at once, if at all
+    # What is wrong with a file is said at once, not by a flow: Prefect takes seconds to come.
+    read_contestants([Path(file) for file in named], chosen, place)
     from deployments.tables import comparison_table
     from flows.comparison import compare as run_comparison
 
