@@ -1,12 +1,11 @@
 """Which adapter makes which pictures, and how it comes from the store to the generator."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from tasks.manifests import AdapterManifest
 from tasks.models.adaptation import WEIGHTS
 from tasks.models.generators import Generator
+from tasks.scratch import scratch_folder
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import fetch_verified
 
@@ -47,8 +46,8 @@ class StoredAdapters:
     def use(self, adapter: AdapterManifest | None) -> None:
         """Generate with this adapter from here on; StoreError when it is missing or altered."""
         if adapter is not None and adapter.digest not in self._adapters:
-            with TemporaryDirectory(prefix="gift-") as folder:
-                weights = Path(folder) / WEIGHTS
+            with scratch_folder() as folder:
+                weights = folder / WEIGHTS
                 fetch_verified(self._store, adapter.file(WEIGHTS), weights)
                 self._adapters.take_in(adapter.digest, weights)
         self._adapters.use(None if adapter is None else adapter.digest)

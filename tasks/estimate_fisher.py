@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import prefect
@@ -19,6 +18,7 @@ from tasks.models.encoders import Encoder, best_device
 from tasks.progress import Progress
 from tasks.reference import FISHER, NOTHING, Reference, open_teacher, replayed_set
 from tasks.replay import ReplaySet, open_frozen, open_model
+from tasks.scratch import scratch_folder
 from tasks.sequence import FisherSettings
 from tasks.store.checkpoints import save_tensors
 from tasks.store.objects import ObjectStore
@@ -54,8 +54,8 @@ def fisher_of_model(
     def make(directory: Path) -> FisherManifest:
         before = open_frozen(store, parent, best_device())
         teacher = open_teacher(store, parent, reference, best_device())
-        with TemporaryDirectory(prefix="gift-") as folder:
-            student = open_model(store, model, Path(folder), best_device())
+        with scratch_folder() as folder:
+            student = open_model(store, model, folder, best_device())
         student.model.eval()
         replay = replayed_set(store, pairs, reference, teacher, Path(cache), manifest.seed)
         fisher = _estimated(replay, student, objective, settings, model.name)

@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import prefect
 import torch
@@ -22,6 +21,7 @@ from tasks.reference import (
     open_teacher,
     replayed_set,
 )
+from tasks.scratch import scratch_folder
 from tasks.sequence import ExecutionSettings
 from tasks.store.checkpoints import save_tensors
 from tasks.store.history import HISTORY
@@ -54,9 +54,9 @@ def finetune(
     measured: dict[str, float] = {}
 
     def make(directory: Path) -> ModelManifest:
-        with TemporaryDirectory(prefix="gift-learning-") as folder:
+        with scratch_folder() as folder:
             given = planned, seed, parent, pairs, execution, reference
-            job = _prepare(store, *given, Path(folder))
+            job = _prepare(store, *given, folder)
             history = follow_learning(job, checkpoints, measured)
             for path in (job.folder / LEARNT).iterdir():
                 shutil.move(path, directory / path.name)

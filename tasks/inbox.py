@@ -17,10 +17,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from gift_core.errors import DataError, StoreError
 from tasks.progress import run_logger
+from tasks.scratch import scratch_folder
 from tasks.sequence import NAME_PATTERN
 from tasks.store.failures import explained
 from tasks.store.local_files import write_atomically
@@ -164,7 +164,7 @@ class BucketInbox(Inbox):
         return f"{self.url}/{target}"
 
     def _copy(self, source: str, target: str) -> bool:
-        with TemporaryDirectory(prefix="gift-inbox-") as folder:
+        with scratch_folder() as folder:
             try:
                 self._store.fetch(source, Path(folder, "object"))
                 self._store.upload(target, Path(folder, "object"))

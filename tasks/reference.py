@@ -6,7 +6,6 @@ Fisher diagonals of earlier tasks, the other tasks themselves.
 
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -28,6 +27,7 @@ from tasks.manifests import (
 )
 from tasks.models.encoders import Encoder
 from tasks.replay import ReplaySet, labelled_set, open_frozen, replay_set
+from tasks.scratch import scratch_folder
 from tasks.store.checkpoints import load_tensors
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import read_verified
@@ -160,8 +160,8 @@ def load_fisher(store: ObjectStore, reference: Reference) -> dict[str, Tensor]:
     """Read the earlier tasks' Fisher diagonals, verified, and add them; empty without any."""
     if not reference.fishers:
         return {}
-    with TemporaryDirectory(prefix="gift-") as folder:
-        path = Path(folder) / FISHER
+    with scratch_folder() as folder:
+        path = folder / FISHER
         diagonals = []
         for manifest in reference.fishers:
             path.write_bytes(read_verified(store, manifest.file(FISHER)))

@@ -10,7 +10,6 @@ rank, L tokens, D features.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Self
 
 import numpy as np
@@ -29,6 +28,7 @@ from tasks.images import decode_rgb
 from tasks.manifests import ModelManifest, PairsManifest, canonical_json, sha256_hex
 from tasks.models.encoders import Encoder, load_encoder
 from tasks.progress import Progress
+from tasks.scratch import scratch_folder
 from tasks.store.checkpoints import load_tensors, save_tensors
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import fetch_output, read_verified
@@ -226,8 +226,8 @@ def open_model(
 
 def open_frozen(store: ObjectStore, manifest: ModelManifest, device: torch.device) -> Encoder:
     """Load a model that is only asked, never trained: in evaluation mode, without gradients."""
-    with TemporaryDirectory(prefix="gift-") as folder:
-        encoder = open_model(store, manifest, Path(folder), device)
+    with scratch_folder() as folder:
+        encoder = open_model(store, manifest, folder, device)
     encoder.model.eval().requires_grad_(False)
     return encoder
 

@@ -11,7 +11,6 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from gift_core.errors import GiftError, SettingsError, StoreError
@@ -26,6 +25,7 @@ from tasks.models.starting_model import (
     text_config,
 )
 from tasks.models.weights import as_safetensors
+from tasks.scratch import scratch_folder
 from tasks.store.checkpoints import save_tensors
 
 if TYPE_CHECKING:
@@ -85,10 +85,10 @@ def export_pretrained(settings: ModelSettings, folder: Path) -> None:
     import torch
 
     try:
-        with TemporaryDirectory(prefix="gift-") as temporary:
+        with scratch_folder() as temporary:
             weights = settings.pretrained
             if weights is not None and os.path.isfile(weights):
-                weights = str(as_safetensors(Path(weights), Path(temporary)))
+                weights = str(as_safetensors(Path(weights), temporary))
             encoder = _load(settings.architecture, weights, torch.device("cpu"))
     except GiftError:
         raise

@@ -4,10 +4,11 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import mkdtemp
 
 from gift_core.errors import SettingsError, StoreError
 from tasks.manifests import ModelManifest
+from tasks.scratch import scratch_folder
 from tasks.store.heads import HeadEntry, head_of, list_sequences
 from tasks.store.objects import ObjectStore
 from tasks.store.outputs import fetch_output, find_output
@@ -47,9 +48,9 @@ def export_head(
         if convert is None:
             fetch_output(store, manifest, made)
         else:
-            with TemporaryDirectory(prefix="gift-") as fetched:
-                fetch_output(store, manifest, Path(fetched))
-                convert(Path(fetched), made)
+            with scratch_folder() as fetched:
+                fetch_output(store, manifest, fetched)
+                convert(fetched, made)
     return head
 
 

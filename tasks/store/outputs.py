@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
@@ -33,6 +32,7 @@ from tasks.manifests import (
     output_key,
     sha256_hex,
 )
+from tasks.scratch import scratch_folder
 from tasks.store.commits import commit_output, judged, manifest_path
 from tasks.store.failures import altered
 from tasks.store.objects import ObjectStore
@@ -124,7 +124,7 @@ def make_output(
 
     started, clock = datetime.now(UTC), time.perf_counter()
     with ExitStack() as cleaning:
-        folder = Path(cleaning.enter_context(TemporaryDirectory(prefix="gift-", dir=scratch)))
+        folder = cleaning.enter_context(scratch_folder(scratch))
         made = make(folder) or manifest
         if (made.stage, made.key) != (manifest.stage, manifest.key):
             raise ValueError(f"{manifest.stage}: make returned a manifest with another key")
