@@ -53,13 +53,16 @@ def comparison_table(rows: Sequence[Compared]) -> Table:
     """One row a contestant: mean and standard deviation over its seeds, in percent."""
     metrics = shown_metrics(rows)
     caption = "*: uses images of other tasks" if any(row.keeps_old_data for row in rows) else None
-    table = Table(caption=caption, caption_justify="left")
-    table.add_column("percent")
+    # Without lines and with narrow numbers, so that it fits a terminal of 80 columns.
+    table = Table(caption=caption, caption_justify="left", box=None, padding=(0, 1, 0, 0))
+    table.add_column("percent", overflow="fold")
     for metric in metrics:
-        table.add_column(_shown(metric.capitalize()), justify="right")
+        heading = _shown(metric.capitalize()).replace(" ", "\n")
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         name = f"{row.name} *" if row.keeps_old_data else row.name
-        table.add_row(_shown(name), *(row.shown(metric) for metric in metrics))
+        numbers = (row.shown(metric).replace(" +- ", "\u00b1") for metric in metrics)
+        table.add_row(_shown(name), *numbers)
     return table
 
 

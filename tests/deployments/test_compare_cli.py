@@ -24,7 +24,7 @@ def test_a_comparison_shares_what_is_common_and_is_not_repeated(
     command = ("compare", str(tmp_path / "two.yaml"), "--seeds", "0", "1")
     code, out, err = gift(*command, "--output", str(tmp_path / "out"))
     assert code == 0, err[-2000:]
-    for word in ("nothing", "plain", "Average", "+-", "comparison.html"):
+    for word in ("nothing", "plain", "Average", "\u00b1", "comparison.html"):
         assert word in out
     rows = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert [(row["name"], row["seeds"]) for row in rows] == [("nothing", [0, 1]), ("plain", [0, 1])]
