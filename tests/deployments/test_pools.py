@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments.put_up import automations
 from flows.continual_sequence import continual_sequence
 from flows.dispatch import SequenceResult
 from tasks.manifests import sha256_hex
@@ -14,6 +15,7 @@ from tasks.sequence import SequenceSettings, StoreSettings
 from tasks.store.objects import FolderStore
 from tests.deployments.pool_world import (
     PoolServer,
+    Run,
     await_true,
     descendants,
     executed,
@@ -24,6 +26,8 @@ from tests.deployments.pool_world import (
 
 pytestmark = pytest.mark.timeout(900)
 HEARTBEAT_LOST = 45  # seconds; a run sends one every 30 s, Prefect's shortest
+NEVER_BEGUN = 10  # seconds, the shortest that Prefect allows
+RESUMED_AFTER = 20
 CHECKPOINT_EVERY = 10
 LONG = {"num_steps": 100, "warmup_steps": 4}
 LONGER = {"num_steps": 240, "warmup_steps": 4}
@@ -60,6 +64,35 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PoolServer]:
         for name in ("gpu-1", "gpu-2", "gpu-3", "cpu-1"):
             made.start_worker(name.split("-")[0], name)
         yield made
+
+
+@pytest.fixture(scope="module")
+def never_begun(pools: PoolServer) -> tuple[Run, float]:
+    """A sequence whose worker took it and died, when its crash was seen: in seconds, not minutes.
+
+    The automation is the product's but for its patience, and watches this run alone.
+    """
+    (automation,) = [each for each in automations() if each.name == "gift-never-begun"]
+    content = automation.model_dump(mode="json")
+    assert content["trigger"]["within"] == 1800
+    deployment = pools.server.api("/deployments/name/gift/continual-sequence")["id"]
+    far = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2100-01-01T00:00:00Z"}}
+    wanted = {"name": "never-begun", "state": far}
+    run = pools.server.api(f"/deployments/{deployment}/create_flow_run", wanted)
+    watched = {"prefect.resource.id": f"prefect.flow-run.{run['id']}"}
+    content["trigger"] |= {"within": NEVER_BEGUN, "match": watched}
+    pools.server.api("/automations/", {**content, "name": "gift-never-begun-soon"})
+    taken = {"state": {"type": "PENDING"}, "force": True}
+    pools.server.api(f"/flow_runs/{run['id']}/set_state", taken)
+    return pools.await_state(run, "CRASHED", seconds=120), time.monotonic()
+
+
+def test_a_run_that_its_worker_took_and_never_began_counts_as_crashed(
+    never_begun: tuple[Run, float],
+) -> None:
+    run, _ = never_begun
+    message = "A worker took this run half an hour ago and it has not begun."
+    assert (run["state"]["message"], run["run_count"]) == (message, 0)
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +211,12 @@ def test_a_cancelled_sequence_leaves_no_process_and_goes_on_when_it_is_retried(
     assert f"warm goes on from its checkpoint after step {kept}" in pools.logs(resumed)
     alone = unbroken(plain, pools.folder / "two-ranks", processes=2)
     assert manifests(sequence) == manifests(alone)
+
+
+def test_a_run_that_never_began_is_not_taken_up_again(
+    pools: PoolServer, never_begun: tuple[Run, float]
+) -> None:
+    """It would crash for ever; a sequence that had begun is back in its pool by now."""
+    run, crashed = never_begun
+    time.sleep(max(0.0, crashed + RESUMED_AFTER + 15 - time.monotonic()))
+    assert pools.runs(id={"any_": [run["id"]]})[0]["state"]["type"] == "CRASHED"
