@@ -24,7 +24,7 @@ from tasks.models.starting_model import (
     check_local_dir,
     text_config,
 )
-from tasks.models.weights import as_safetensors
+from tasks.models.weights import as_safetensors, why_not_fetched
 from tasks.scratch import scratch_folder
 from tasks.store.checkpoints import save_tensors
 
@@ -84,23 +84,24 @@ def export_pretrained(settings: ModelSettings, folder: Path) -> None:
     """Write theta_0 to `folder` in `local-dir:` form, fp32; SettingsError when it cannot be had."""
     import torch
 
+    name, weights = settings.architecture, settings.pretrained
+    file = Path(weights) if weights is not None and os.path.isfile(weights) else None
     try:
         with scratch_folder() as temporary:
-            weights = settings.pretrained
-            if weights is not None and os.path.isfile(weights):
-                weights = str(as_safetensors(Path(weights), temporary))
-            encoder = _load(settings.architecture, weights, torch.device("cpu"))
+            read = weights if file is None else str(as_safetensors(file, temporary))
+            encoder = _load(name, read, torch.device("cpu"))
     except GiftError:
         raise
     except Exception as error:  # as above
+        local = name.startswith(LOCAL_DIR) or file is not None
         raise SettingsError(
-            f"model: open_clip could not load {settings.architecture} "
-            f"({settings.pretrained or 'its own weights'}): {error}"
+            f"model: open_clip could not load {name} ({weights or 'its own weights'}): "
+            f"{error if local else why_not_fetched(error)}"
         ) from error
-    if settings.architecture.startswith(LOCAL_DIR):
-        _copy_all_but_weights(Path(settings.architecture.removeprefix(LOCAL_DIR)), folder)
+    if name.startswith(LOCAL_DIR):
+        _copy_all_but_weights(Path(name.removeprefix(LOCAL_DIR)), folder)
     else:
-        _write_config(settings.architecture, encoder.model.clip, folder)
+        _write_config(name, encoder.model.clip, folder)
     _write_text_config(encoder.model.clip, folder)
     _write_weights(encoder.model.clip, folder)
 

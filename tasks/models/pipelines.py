@@ -3,6 +3,7 @@
 import inspect
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from gift_core.errors import SettingsError
 from tasks.models.embeddings import encode_each_prompt_once
 from tasks.models.generators import WHERE, DiffusersSettings, Pictures
+from tasks.models.weights import why_not_fetched
 
 INDEX = "model_index.json"
 LIBRARIES = ("diffusers", "transformers")
@@ -104,8 +106,9 @@ class PipelineGenerator:
             _mix_in_loras(pipeline, settings)
         # A pipeline that is not what its index says fails anywhere in diffusers.
         except Exception as error:
+            why = str(error) if os.path.exists(settings.model) else why_not_fetched(error)
             raise SettingsError(
-                f"{WHERE}.model: diffusers could not load {settings.model}: {error}"
+                f"{WHERE}.model: diffusers could not load {settings.model}: {why}"
             ) from error
         _set_safety_checker(pipeline, settings)
         _set_solver(pipeline, settings)

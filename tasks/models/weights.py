@@ -27,6 +27,15 @@ NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}
 """Numbers that OpenAI's own files have among the weights."""
 
 
+def why_not_fetched(error: Exception) -> str:
+    """What a library said of something that it fetches from a hub, and what there is to do."""
+    said = one_line(str(error)).rstrip(". ")
+    return (
+        f"{said}; check the name and whether the hub can be reached (HF_HUB_OFFLINE=1 asks nobody, "
+        "a private model needs HF_TOKEN), or name a folder"
+    )
+
+
 def check_weights(path: Path) -> None:
     """SettingsError for weights that are not tensors alone: a pickle may hold a program."""
     if path.suffix == ".safetensors":
