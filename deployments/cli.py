@@ -80,6 +80,9 @@ def run(
         show(load_sequence_manifest(sequence_store(place), sequence.name))
         typer.echo(f"Report: {report_address(sequence_store(place), sequence.name)}")
         raise
+    except GiftError as error:  # nothing was refused before: the work itself failed
+        error.exit_code = GiftError.exit_code
+        raise
     typer.echo(f"Report: {report_address(sequence_store(place), sequence.name)}")
 
 

@@ -6,9 +6,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import track
 
 data = typer.Typer(no_args_is_help=True, help="Look at data sets before work is spent on them.")
 
+Pictures = Annotated[
+    bool, typer.Option("--pictures", help="Decode every picture as well (minutes for large sets)")
+]
 SequenceFile = Annotated[Path, typer.Argument(help="A sequence file, see deployments/sequences")]
 
 
@@ -18,22 +22,33 @@ def _data() -> None:
 
 
 @data.command("check")
-def check_data(file: SequenceFile) -> None:
+def check_data(file: SequenceFile, pictures: Pictures = False) -> None:
     """Count images and classes of every data set of a sequence, with a digest of each split.
 
     Exit code 1 when anything is missing, or is not what the published data set has.
     """
     from deployments.plan_tables import data_table
-    from tasks.data_report import look_at_data
+    from tasks.data_report import look_at_data, open_pictures
     from tasks.sequence import load_sequence
 
-    findings = look_at_data(load_sequence(file))
-    Console().print(data_table(findings))
-    problems = [problem for each in findings for problem in each.problems]
-    for problem in problems:
-        typer.echo(problem)
-    if problems:
-        wrong = sum(bool(each.problems) for each in findings)
+    sequence = load_sequence(file)
+    findings = look_at_data(sequence)
+    console = Console()
+    console.print(data_table(findings))
+    for line in (line for each in findings for line in (*each.problems, *each.notes)):
+        typer.echo(line)
+    unreadable = 0
+    if pictures:
+        total = sum(split.num_used for each in findings for split in each.splits)
+        opened = open_pictures(sequence)
+        if console.is_terminal:
+            opened = track(opened, "Pictures", total, console=console, transient=True)
+        for problem in filter(None, opened):
+            typer.echo(problem)
+            unreadable += 1
+        typer.echo(f"{total - unreadable:,} of {total:,} pictures can be read")
+    if wrong := sum(bool(each.problems) for each in findings):
         typer.echo(f"{file}: {wrong} of {len(findings)} data sets are not as they should be")
+    if wrong or unreadable:
         sys.exit(1)
     typer.echo(f"{file}: all {len(findings)} data sets are there")

@@ -77,9 +77,11 @@ def promote(
 ) -> None:
     """Make a model of the store the head of a sequence, without asking the gate."""
     from tasks.store import registry as heads
+    from tasks.store.export import need_sequence
     from tasks.store.inventory import candidate_of, find_model, take_inventory
 
     objects = stored_at(store, block)
+    need_sequence(objects, name)
     inventory = take_inventory(objects)
     candidate = candidate_of(inventory, find_model(inventory, model))
     entry = heads.promote(objects, name, candidate, reason=checked_reason(reason), actor=actor())

@@ -18,6 +18,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import FlowRunContext
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
 from prefect.states import Cancelling
 
 from gift_core.errors import GiftError, SettingsError, StageLost, error_named
@@ -46,6 +47,11 @@ class PoolRun:
 
 def check_deployments(names: Sequence[str]) -> None:
     """SettingsError when one of them is not known to the server, before any work."""
+    if get_current_settings().api.url is None:
+        raise SettingsError(
+            "execution.stages: pools needs a Prefect server with workers; set PREFECT_API_URL to "
+            "its address, or set execution.stages to here"
+        )
     with get_client(sync_client=True) as client:
         for name in names:
             try:

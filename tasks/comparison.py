@@ -110,27 +110,34 @@ def read_contestants(
     """
     over: dict[str, Any] = {} if store is None else {"store": store}
     rows: list[Contestant] = []
+    titles = []
     for file in files:
         content = read_mapping(file)
         if "variants" in content:
-            rows += _of_grid(file, content, seeds, over)
+            grid = _grid(file, content)
+            titles.append(grid.name)
+            rows += _of_grid(file, grid, seeds, over)
         else:
+            titles.append(file.stem)
             rows.append(_contestant(str(file), file.stem, content, seeds, over))
     names = [sequence.name for row in rows for sequence in row.sequences]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise SettingsError(f"compare: two rows are called {repeated[0]}; give each its own name")
     if len(names) > MAX_RUNS:
         raise SettingsError(f"compare: {len(names)} runs, more than {MAX_RUNS}; compare fewer")
-    return "-".join(file.stem for file in files)[:80], tuple(rows)
+    return "-".join(titles)[:80], tuple(rows)
+
+
+def _grid(file: Path, content: Mapping[str, object]) -> Grid:
+    try:
+        return Grid.model_validate(content)
+    except ValidationError as error:
+        raise settings_error(error, str(file), Grid) from None
 
 
 def _of_grid(
-    file: Path, content: Mapping[str, object], seeds: Sequence[int], over: Mapping[str, Any]
+    file: Path, grid: Grid, seeds: Sequence[int], over: Mapping[str, Any]
 ) -> list[Contestant]:
-    try:
-        grid = Grid.model_validate(content)
-    except ValidationError as error:
-        raise settings_error(error, str(file), Grid) from None
     base = read_mapping(Path(grid.base))
     rows = []
     for number, variant in enumerate(grid.variants):

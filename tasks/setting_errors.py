@@ -35,7 +35,8 @@ def settings_error(error: ValidationError, where: str, kind: type[BaseModel]) ->
         text = _WORDS.get(first["type"], first["msg"].removeprefix("Value error, "))
         if not isinstance(given, dict | list | tuple):
             text += f" (got {one_line(repr(given), 80)})"
-    more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    others = len(problems) - 1
+    more = f" ({others} more problem{'s' if others > 1 else ''})" if others else ""
     return SettingsError(f"{where}: {key}: {text}{more}")
 
 

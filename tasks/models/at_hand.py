@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import huggingface_hub
 import open_clip
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -82,8 +83,8 @@ def missing_model(settings: ModelSettings) -> str | None:
     if here:
         return None
     return (
-        f"model: the weights of {name} ({tag or 'its own'}) are not on this machine; the run "
-        f"fetches them from {place}, or name a weights file as model.pretrained"
+        f"model: the weights of {name} ({tag or 'its own'}) are not on this machine; "
+        f"{_fetched('them', place)}, or name a weights file as model.pretrained"
     )
 
 
@@ -103,15 +104,22 @@ def missing_generator(settings: GeneratorSettings, adapted: bool = False) -> str
     if _is_cached(settings.model, ["model_index.json"], settings.revision):
         return None
     return (
-        f"synthesis.generator: {settings.model} is not on this machine; the run fetches it from "
-        "the hub, or name its folder as synthesis.generator.model"
+        f"synthesis.generator: {settings.model} is not on this machine; "
+        f"{_fetched('it', 'the hub')}, or name its folder as synthesis.generator.model"
     )
 
 
-def _is_cached(repository: str, files: Iterable[str], revision: str | None) -> bool:
-    from huggingface_hub import try_to_load_from_cache
+def _fetched(them: str, place: str) -> str:
+    if huggingface_hub.constants.HF_HUB_OFFLINE and place.endswith("the hub"):
+        return f"HF_HUB_OFFLINE keeps the run from fetching {them} from {place}; unset it"
+    return f"the run fetches {them} from {place}"
 
-    found = (try_to_load_from_cache(repository, file, revision=revision) for file in files)
+
+def _is_cached(repository: str, files: Iterable[str], revision: str | None) -> bool:
+    found = (
+        huggingface_hub.try_to_load_from_cache(repository, file, revision=revision)
+        for file in files
+    )
     return any(isinstance(path, str) for path in found)
 
 

@@ -39,6 +39,7 @@ def export_transformers(source: Path, folder: Path) -> None:
     has no such tower, StoreError when `source` cannot be loaded.
     """
     from transformers import CLIPConfig, CLIPModel, CLIPProcessor  # seconds: only where asked
+    from transformers.utils import CONFIG_NAME
 
     encoder = load_encoder(source, torch.device("cpu"))
     _check_towers(encoder)
@@ -48,6 +49,8 @@ def export_transformers(source: Path, folder: Path) -> None:
     model.load_state_dict(dict(_weights(encoder.model.clip)))
     model.save_pretrained(folder)
     CLIPProcessor(pictures, tokenizer).save_pretrained(folder)
+    for path in folder.iterdir():  # the library's weights are for their owner's eyes alone
+        path.chmod((folder / CONFIG_NAME).stat().st_mode)
 
 
 def _check_towers(encoder: Encoder) -> None:

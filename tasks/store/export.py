@@ -23,6 +23,19 @@ def need_head(store: ObjectStore, sequence: str) -> HeadEntry:
     return head
 
 
+def need_sequence(store: ObjectStore, sequence: str) -> None:
+    """SettingsError, naming the known ones, for a sequence with neither a head nor a report.
+
+    One whose first model the gate refused has a report alone.
+    """
+    reported = {path.split("/")[1] for path in store.list("reports") if path.count("/") > 1}
+    known = sorted({*list_sequences(store), *reported})
+    if sequence not in known:
+        raise SettingsError(
+            f"no sequence {sequence} in {store.url}; sequences: {', '.join(known) or 'none yet'}"
+        )
+
+
 def export_head(
     store: ObjectStore,
     sequence: str,

@@ -14,6 +14,11 @@ def explained(action: str, where: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
+        if action.startswith("write"):  # a writer makes the folders that it needs
+            raise StoreError(
+                f"cannot {action} {where}: there is no such place and it cannot be made; "
+                "check the path"
+            ) from error
         raise missing(where) from error
     except PermissionError as error:
         raise StoreError(

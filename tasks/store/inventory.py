@@ -163,14 +163,18 @@ def reference_of(path: str) -> str:
 
 
 def find_model(inventory: Inventory, text: str) -> str:
-    """The model that "<stage>/<key>" or the beginning of it names; SettingsError if not one."""
+    """The model that "<stage>/<key>" or the beginning of it names; SettingsError if not one.
+
+    A key without a digit names nothing, also where the store has one model alone.
+    """
     models = [
         reference
         for reference, output in inventory.outputs.items()
         if isinstance(output.manifest, ModelManifest) and reference.startswith(text)
     ]
-    if len(models) != 1:
-        what = "no model" if not models else f"{len(models)} models"
+    key_begun = bool(text.partition("/")[2])
+    if len(models) != 1 or not key_begun:
+        what = "no model" if not models or not key_begun else f"{len(models)} models"
         raise SettingsError(
             f"{text!r} names {what} of the store; give finetune/ and enough of the key, "
             "as `gift log` and the report show it"

@@ -13,7 +13,7 @@ import yaml
 from tasks.data_report import look_at_data
 from tasks.sequence import load_sequence
 from tests.prefect_server import running_server
-from tests.worlds import ROOT, tiny_sequence
+from tests.worlds import ROOT, png, square, tiny_sequence
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -105,6 +105,28 @@ def test_data_check_counts_images_and_classes(sequence_file: Path) -> None:
     (digest,) = [split.digest for split in finding.splits if split.name == "train"]
     assert warm[7:] == [digest[:8], "ok"]
     assert done.stdout.endswith("tiny.yaml: all 3 data sets are there\n")
+
+
+def test_a_picture_that_cannot_be_read_is_found_before_or_fails_the_work(
+    sequence_file: Path, tiny_data: Path, tmp_path: Path, home: Path
+) -> None:
+    content = yaml.safe_load(sequence_file.read_text())
+    for split in ("train", "test"):
+        for colour in ("red", "green"):
+            (tmp_path / "odd" / split / colour).mkdir(parents=True)
+            picture = tmp_path / "odd" / split / colour / "0.png"
+            picture.write_bytes(png(square(colour, 0)))
+    picture.write_text("no picture")  # green, of the test split
+    odd = {"kind": "image-folder", "path": str(tmp_path / "odd")}
+    content["tasks"] = [content["tasks"][0] | {"data": odd}]
+    sequence_file.write_text(yaml.safe_dump(content))
+    done = gift("data", "check", str(sequence_file), "--pictures")
+    assert done.returncode == 1
+    said = f"{picture}: not a picture that can be read; replace the file"
+    assert f"tasks.0 (warm): {said}\n9 of 10 pictures can be read\n" in done.stdout
+    done = gift("run", str(sequence_file), PREFECT_HOME=str(home))
+    assert done.returncode == 1  # 2 is for what is refused before any work
+    assert done.stderr.splitlines()[-1].endswith(said) or f"gift: {said}" in done.stderr
 
 
 def test_refusals_are_one_sentence_without_a_trace_of_python(

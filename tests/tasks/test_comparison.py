@@ -44,7 +44,7 @@ def test_a_grid_is_its_base_with_some_settings_changed(base: Path) -> None:
     finetune = {"num_steps": 2, "objective": {"consolidation": {"weight": 3.0}}}
     file = grid(base, {"name": "gift"}, {"name": "held", "finetune": finetune}, seeds=[0, 4])
     name, (gift, held) = read_contestants([file], ())
-    assert (name, gift.name, held.name) == ("grid", "gift", "held")
+    assert (name, gift.name, held.name) == ("little", "gift", "held")
     first, second = held.sequences
     assert (first.name, first.seed) == ("tiny-held-seed-0", 0)
     assert (second.name, second.seed) == ("tiny-held-seed-4", 4)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from tasks.data_report import look_at_data
+from tasks.data_report import look_at_data, open_pictures
 from tests.tasks.data.benchmark_trees import TREES
-from tests.worlds import tiny_sequence
+from tests.worlds import png, square, tiny_sequence
 
 
 def test_all_are_told_of(tmp_path: Path, tiny_data: Path) -> None:
@@ -37,3 +37,39 @@ def test_all_are_told_of(tmp_path: Path, tiny_data: Path) -> None:
         (6, 6, None),
     ]
     assert [each.name for each in panel.splits] == ["test"]
+
+
+def pictures(folder: Path, **counts: int) -> None:
+    """An image folder: train/red=3 and so on; a class of none is an empty folder."""
+    for place, number in counts.items():
+        split, name = place.split("_")
+        (folder / split / name).mkdir(parents=True)
+        for row in range(number):
+            (folder / split / name / f"{row:04}.png").write_bytes(png(square("red", row)))
+
+
+def test_a_class_without_images_is_noted(tmp_path: Path, tiny_data: Path) -> None:
+    pictures(tmp_path / "odd", train_red=3, train_blue=0, test_red=2, test_blue=2)
+    tasks = [{"name": "odd", "data": {"kind": "image-folder", "path": str(tmp_path / "odd")}}]
+    sequence = tiny_sequence(tiny_data, str(tmp_path / "store"), tasks=tasks)
+    odd, panel = look_at_data(sequence)
+    assert odd.notes == ("tasks.0 (odd): the train split has no image of blue: not learnt",)
+    assert odd.problems == panel.notes == ()
+
+
+def test_every_picture_is_opened_and_bad_ones_are_named(tmp_path: Path, tiny_data: Path) -> None:
+    pictures(tmp_path / "odd", train_red=1500, test_red=2)
+    torn = tmp_path / "odd" / "train" / "red" / "1400.png"
+    torn.write_bytes(torn.read_bytes()[:60])
+    (tmp_path / "odd" / "test" / "red" / "0001.png").write_text("no picture")
+    tasks = [
+        {"name": "odd", "data": {"kind": "image-folder", "path": str(tmp_path / "odd")}},
+        {"name": "missing", "data": {"kind": "image-folder", "path": str(tmp_path / "none")}},
+    ]
+    sequence = tiny_sequence(tiny_data, str(tmp_path / "store"), tasks=tasks)
+    told = list(open_pictures(sequence))
+    assert len(told) == 1500 + 2 + 6  # and the panel's
+    train, test = filter(None, told)
+    assert (told[1400], told[1501]) == (train, test)
+    assert train.startswith(f"tasks.0 (odd): {torn}: ")
+    assert test.startswith(f"tasks.0 (odd): {tmp_path}/odd/test/red/0001.png: ")

@@ -94,7 +94,7 @@ def features(folder: Path) -> Tensor:
         return encoder.model.encode_text(encoder.tokenize(["a red circle", "a blue star"]))
 
 
-def assert_refused(told: dict[str, Any]) -> None:
+def assert_refused(told: dict[str, Any], offline: bool = False) -> None:
     """Both in a sentence that says what to do, and still missing."""
     model = "model: open_clip could not load hf-hub:team/none-clip (its own weights): "
     assert told["model"].startswith(model)
@@ -104,6 +104,8 @@ def assert_refused(told: dict[str, Any]) -> None:
         assert sentence.endswith(", or name a folder")
         assert len(sentence.splitlines()) == 1
     assert all("not on this machine" in sentence for sentence in told["after"])
+    words = "HF_HUB_OFFLINE keeps the run from fetching" if offline else "the run fetches"
+    assert all(words in sentence for sentence in told["before"])
 
 
 def test_models_of_a_hub_are_fetched_once_and_equal_those_of_folders(
@@ -129,4 +131,4 @@ def test_models_of_a_hub_are_fetched_once_and_equal_those_of_folders(
 
 def test_offline_a_sentence_says_so(tmp_path: Path) -> None:
     told = fetched(tmp_path / "cache", tmp_path / "out", "team/none", HF_HUB_OFFLINE="1")
-    assert_refused(told["team/none"])
+    assert_refused(told["team/none"], offline=True)

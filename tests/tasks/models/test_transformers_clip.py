@@ -1,5 +1,6 @@
 """An exported `CLIPModel` is the model: features, tokens and pixels, without any network."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,12 @@ def openai_form(place: Path) -> ModelSettings:
     )
 
 
+def umask() -> int:
+    """What this process takes from the mode of a new file."""
+    os.umask(mask := os.umask(0))
+    return mask
+
+
 @pytest.mark.parametrize("form", ["OpenAI's", "CLIP", "CustomTextCLIP", "argmax"])
 @torch.no_grad()
 def test_features_tokens_and_pixels_are_equal(form: str, tmp_path: Path) -> None:
@@ -57,6 +64,7 @@ def test_features_tokens_and_pixels_are_equal(form: str, tmp_path: Path) -> None
     ours, theirs = exported(settings, tmp_path)
     encoder = load_encoder(ours, torch.device("cpu"))
     encoder.model.eval()
+    assert {path.stat().st_mode & 0o777 for path in theirs.iterdir()} == {0o666 & ~umask()}
     model = CLIPModel.from_pretrained(theirs).eval()
     processor = CLIPProcessor.from_pretrained(theirs, backend="pil")
     noise = np.random.Generator(np.random.PCG64(0)).integers(0, 255, (50, 70, 3), dtype=np.uint8)
