@@ -66,6 +66,11 @@ def test_a_full_disk_is_a_sentence_and_changes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["view"]
 
 
+def test_a_place_that_cannot_be_made_is_said_as_such() -> None:
+    with pytest.raises(StoreError, match="no such place and it cannot be made; check the path"):
+        FolderStore(Path("/proc/gift-store")).check()
+
+
 def test_a_file_system_without_hard_links_fails_the_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
