@@ -37,16 +37,18 @@ def check_data(file: SequenceFile, pictures: Pictures = False) -> None:
     console.print(data_table(findings))
     for line in (line for each in findings for line in (*each.problems, *each.notes)):
         typer.echo(line)
-    unreadable = 0
+    looked = unreadable = 0
     if pictures:
         total = sum(split.num_used for each in findings for split in each.splits)
         opened = open_pictures(sequence)
         if console.is_terminal:
             opened = track(opened, "Pictures", total, console=console, transient=True)
-        for problem in filter(None, opened):
-            typer.echo(problem)
-            unreadable += 1
-        typer.echo(f"{total - unreadable:,} of {total:,} pictures can be read")
+        for problem in opened:
+            looked += 1
+            if problem:
+                typer.echo(problem)
+                unreadable += 1
+        typer.echo(f"{looked - unreadable:,} of {looked:,} pictures can be read")
     if wrong := sum(bool(each.problems) for each in findings):
         typer.echo(f"{file}: {wrong} of {len(findings)} data sets are not as they should be")
     if wrong or unreadable:
